@@ -1,0 +1,98 @@
+"""verl's RL parquet schema (DESIGN.md section 5) as one row builder, shared by every preprocessor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from string import ascii_uppercase
+from typing import Any
+
+import pyarrow as pa
+
+SYSTEM_PROMPT = (
+    "Reason about the question first, then answer. Write the reasoning between <think> and </think> "
+    "and after it only the final answer between <answer> and </answer>."
+)
+
+_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
+
+RL_SCHEMA = pa.schema(
+    [
+        ("data_source", pa.string()),
+        ("prompt", pa.list_(_MESSAGE)),
+        ("images", pa.list_(_IMAGE)),
+        ("ability", pa.string()),
+        ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
+        (
+            "extra_info",
+            pa.struct(
+                [
+                    ("split", pa.string()),
+                    ("index", pa.int64()),
+                    ("problem_type", pa.string()),
+                    ("question", pa.string()),
+                    ("options", pa.list_(pa.string())),
+                    ("answer", pa.string()),
+                ]
+            ),
+        ),
+    ]
+)
+
+
+def labelled_options(options: Sequence[str]) -> list[str]:
+    """Options as ``A. text`` lines; options that already carry their letter (``A. text``, ``(A) text``) stay as they are."""
+    labelled = []
+    for letter, option in zip(ascii_uppercase, options, strict=False):
+        text = option.strip()
+        has_letter = text.startswith((f"{letter}.", f"{letter})", f"({letter})", f"{letter}:"))
+        labelled.append(text if has_letter else f"{letter}. {text}")
+    return labelled
+
+
+def rl_row(
+    *,
+    data_source: str,
+    question: str,
+    problem_type: str,
+    answer: str,
+    split: str,
+    index: int,
+    images: Sequence[bytes] = (),
+    options: Sequence[str] = (),
+    ability: str = "vqa",
+    system_prompt: str = SYSTEM_PROMPT,
+) -> dict[str, Any]:
+    """One row of ``RL_SCHEMA``.
+
+    Args:
+        images: encoded image files (PNG or JPEG bytes), stored untouched. Empty for a text-only question.
+        question: the question's own text. ``<image>`` marks where an image goes; marks that are missing are put in front.
+        options: the choices of a multiple choice question, appended one a line with their letters.
+        answer: the truth: a letter for multiple choice, a number, a text.
+
+    Raises:
+        ValueError: more ``<image>`` marks than images.
+    """
+    missing = len(images) - question.count("<image>")
+    if missing < 0:
+        raise ValueError(f"question has {question.count('<image>')} <image> marks but {len(images)} images")
+    lines = ["<image>" * missing + question.strip(), *labelled_options(options)]
+    return {
+        "data_source": data_source,
+        "prompt": [
+            {"role": "system", "content": system_prompt},
+            {"role": "user", "content": "\n".join(lines)},
+        ],
+        "images": [{"bytes": data, "path": None} for data in images],
+        "ability": ability,
+        "reward_model": {"style": "rule", "ground_truth": answer},
+        "extra_info": {
+            "split": split,
+            "index": index,
+            "problem_type": problem_type,
+            "question": question.replace("<image>", "").strip(),
+            "options": list(options),
+            "answer": answer,
+        },
+    }
