@@ -41,7 +41,7 @@ RL_SCHEMA = pa.schema(
 
 
 def labelled_options(options: Sequence[str]) -> list[str]:
-    """Options as ``A. text`` lines; options that already carry their letter (``A. text``, ``(A) text``) stay as they are."""
+    """Options as ``A. text`` lines; options that already carry their letter stay as they are."""
     labelled = []
     for letter, option in zip(ascii_uppercase, options, strict=False):
         text = option.strip()
@@ -66,8 +66,8 @@ def rl_row(
     """One row of ``RL_SCHEMA``.
 
     Args:
-        images: encoded image files (PNG or JPEG bytes), stored untouched. Empty for a text-only question.
-        question: the question's own text. ``<image>`` marks where an image goes; marks that are missing are put in front.
+        images: encoded image files (PNG or JPEG bytes), stored untouched; none for a text-only question.
+        question: the question's own text. ``<image>`` marks where an image goes; missing marks are put in front.
         options: the choices of a multiple choice question, appended one a line with their letters.
         answer: the truth: a letter for multiple choice, a number, a text.
 
