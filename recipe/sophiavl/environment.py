@@ -1,0 +1,65 @@
+"""Process environment for machines without an accelerator. Imports nothing heavy: it runs before verl does.
+
+verl reads ``VERL_PLATFORM`` while it is imported, and Ray workers inherit the driver's environment, so the entry point
+calls :func:`configure` first. On a machine with an accelerator nothing is set.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+
+# NVIDIA, AMD, Ascend
+_ACCELERATOR_NODES = ("nvidia[0-9]*", "kfd", "davinci[0-9]*")
+
+CPU_ENVIRONMENT: dict[str, str] = {
+    # our platform class (cpu_platform.py); verl 0.9.1 itself knows cuda, npu and rocm
+    "VERL_PLATFORM": "cpu",
+    # verl 0.9.1's engine registry is keyed by device and knows "cuda" and "npu" only
+    "VERL_ENGINE_DEVICE": "cuda",
+    # vLLM 0.28 sizes its CPU cache from one NUMA node unless told the GiB
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    # several engines share few cores: one OpenMP thread each
+    "OMP_NUM_THREADS": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray would otherwise hide the (logical) GPUs that it hands out
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def accelerator_present(dev: Path = Path("/dev")) -> bool:
+    """Whether this machine has an NVIDIA, AMD or Ascend device node, visible to this process or not."""
+    return any(any(dev.glob(pattern)) for pattern in _ACCELERATOR_NODES)
+
+
+def wants_cpu_platform() -> bool:
+    """Whether the CPU platform applies: asked for by ``VERL_PLATFORM=cpu``, or no accelerator and no other wish.
+
+    A driver that joins an existing Ray cluster (``RAY_ADDRESS``) may itself have no accelerator: it is left alone.
+    """
+    platform = os.environ.get("VERL_PLATFORM")
+    if platform:
+        return platform.strip().lower() == "cpu"
+    return not accelerator_present() and not os.environ.get("RAY_ADDRESS")
+
+
+def configure() -> bool:
+    """Set ``CPU_ENVIRONMENT`` (keeping what the user set) if the CPU platform applies. Returns whether it does."""
+    if not wants_cpu_platform():
+        return False
+    for name, value in CPU_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    return True
+
+
+def main() -> None:
+    """Print the settings as shell exports, for scripts that start verl's own entry points or vLLM."""
+    if wants_cpu_platform():
+        for name, value in CPU_ENVIRONMENT.items():
+            print(f"export {name}={shlex.quote(os.environ.get(name, value))}")
+
+
+if __name__ == "__main__":
+    main()
