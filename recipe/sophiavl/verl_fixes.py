@@ -1,4 +1,4 @@
-"""Repairs of verl 0.9.1 that this recipe needs on GPUs as on CPUs, each with its reason. Remove when upstream has them."""
+"""Repairs of verl 0.9.1 that this recipe needs on GPUs as on CPUs. Each goes once upstream has it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,52 @@
+"""Entry point: ``python -m recipe.sophiavl.main_sophiavl`` plus Hydra overrides trains with Trust-GRPO on verl."""
+
+from __future__ import annotations
+
+from recipe.sophiavl import environment
+
+environment.configure()  # before anything imports verl
+
+import hydra  # noqa: E402
+from omegaconf import DictConfig, OmegaConf  # noqa: E402
+
+from recipe.sophiavl.config_checks import check_config, check_data_files  # noqa: E402
+from recipe.sophiavl.settings import EngineSettings, SettingsError, ThinkingRewardSettings  # noqa: E402
+from recipe.sophiavl.thinking_reward.preflight import PreflightError, run_preflight  # noqa: E402
+
+
+def run(config: DictConfig) -> None:
+    """Validate, check the data and the TRM, and train.
+
+    Raises:
+        SettingsError: a setting is wrong.
+        PreflightError: the thinking reward model can't be used.
+    """
+    settings = ThinkingRewardSettings.from_config(config.thinking_reward)
+    engine = EngineSettings.from_config(config.sophiavl)
+    check_config(config, settings)
+    if engine.dry_run:
+        print(OmegaConf.to_yaml(config))
+        print("The configuration is valid.")
+        return
+    check_data_files(config)
+    if settings.enable and settings.mode == "external" and settings.preflight:
+        run_preflight(settings.client_config())
+
+    from verl.trainer.main_ppo import run_ppo
+
+    from recipe.sophiavl.task_runner import TrustGRPOTaskRunner
+
+    run_ppo(config, task_runner_class=TrustGRPOTaskRunner)
+
+
+@hydra.main(config_path="config", config_name="sophiavl_trainer", version_base=None)
+def main(config: DictConfig) -> None:
+    """Hydra entry point; a wrong setting ends it with one message on standard error and exit code 1."""
+    try:
+        run(config)
+    except (SettingsError, PreflightError) as error:
+        raise SystemExit(f"\nerror: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""Training metrics of the reward's components (DESIGN.md section 3), as pure functions of one step's responses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from recipe.sophiavl.settings import ThinkingRewardSettings
+from recipe.sophiavl.trust_grpo import GroupRewards, annealing_factor
+
+
+def reward_metrics(
+    components: Sequence[Mapping[str, Any]],
+    groups: Sequence[str],
+    rewards: GroupRewards,
+    *,
+    step: int,
+    total_steps: int,
+    settings: ThinkingRewardSettings,
+) -> dict[str, float]:
+    """Metrics of one step.
+
+    Args:
+        components: ``reward_extra_info`` of each response; length B.
+        groups: group of each response; length B.
+        rewards: what ``weigh_groups`` made of them.
+
+    Returns:
+        Plain floats. Gamma and mu count each group once. A mean over nothing is left out, never invented.
+    """
+    outcome = np.array([component["outcome_reward"] for component in components], dtype=np.float64)
+    metrics = {
+        "outcome_reward/mean": float(outcome.mean()),
+        "outcome_reward/format_ok": float(np.mean([component["format_ok"] for component in components])),
+        "reward/mean": float(rewards.reward.mean()),
+    }
+    types = np.array([component["problem_type"] for component in components])
+    by_type = {name: types == name for name in np.unique(types)}
+    if len(by_type) > 1:
+        for name, members in by_type.items():
+            metrics[f"outcome_reward/{_slug(name)}/mean"] = float(outcome[members].mean())
+    if settings.enable:
+        metrics |= _trust_metrics(groups, rewards)
+        metrics |= _thinking_metrics(components, by_type)
+        trust = settings.trust
+        metrics["thinking_reward/anneal"] = annealing_factor(step, trust.total_steps or total_steps, trust.schedule)
+    return metrics
+
+
+def asked_and_missing(components: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """How many responses the TRM was asked about, and how many of those have no score."""
+    asked = [component for component in components if component["thinking_asked"]]
+    return len(asked), sum(component["thinking_reward"] is None for component in asked)
+
+
+def _trust_metrics(groups: Sequence[str], rewards: GroupRewards) -> dict[str, float]:
+    _, first = np.unique(np.asarray(groups), return_index=True)
+    gamma = rewards.gamma[first]
+    metrics = {
+        "trust/gamma_mean": float(gamma.mean()),
+        "trust/gamma_lowest": float(gamma.min()),
+        "trust/distrusted_frac": float(np.mean(gamma < 1)),
+        "trust/used_frac": float(rewards.used.mean()),
+    }
+    for name, mu in (("mu_correct", rewards.mu_correct[first]), ("mu_wrong", rewards.mu_wrong[first])):
+        if np.isfinite(mu).any():
+            metrics[f"trust/{name}"] = float(np.nanmean(mu))
+    return metrics
+
+
+def _thinking_metrics(components: Sequence[Mapping[str, Any]], by_type: Mapping[str, np.ndarray]) -> dict[str, float]:
+    thinking = np.array([component["thinking_reward"] for component in components], dtype=np.float64)  # None -> NaN
+    present = np.isfinite(thinking)
+    asked, missing = asked_and_missing(components)
+    metrics = {
+        "thinking_reward/asked_frac": asked / len(components),
+        "thinking_reward/coverage": 1.0 if asked == 0 else (asked - missing) / asked,
+    }
+    if present.any():
+        metrics["thinking_reward/mean"] = float(thinking[present].mean())
+    if len(by_type) > 1:
+        for name, members in by_type.items():
+            if (members & present).any():
+                metrics[f"thinking_reward/{_slug(name)}/mean"] = float(thinking[members & present].mean())
+    latency = [component["thinking_latency_s"] for component in components if component["thinking_asked"]]
+    if latency:
+        p50, p95 = np.percentile(latency, (50, 95))
+        metrics |= {"thinking_reward/latency_p50": float(p50), "thinking_reward/latency_p95": float(p95)}
+    for kind in sorted({component["thinking_error"] for component in components} - {""}):
+        count = sum(component["thinking_error"] == kind for component in components)
+        metrics[f"thinking_reward/failed/{_slug(kind)}"] = float(count)
+    return metrics
+
+
+def _slug(name: str) -> str:
+    return name.strip().lower().replace(" ", "_")

@@ -1,0 +1,204 @@
+"""Trust-GRPO as a mixin over verl's V1 trainers: weigh whole groups before the advantage, log, dump, guard.
+
+None of verl's training loop is repeated here: each method wraps one step of ``verl/trainer/ppo/v1/trainer_base.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+import transfer_queue as tq
+from tensordict import NonTensorStack, TensorDict
+from transfer_queue import KVBatchMeta
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+
+from recipe.sophiavl.guards import MissingScoresWindow, check_rollout_matches_actor
+from recipe.sophiavl.metrics import asked_and_missing, reward_metrics
+from recipe.sophiavl.reward_manager import VALIDATION_FIELD, ThinkingRewardManager
+from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
+from recipe.sophiavl.thinking_reward.preflight import run_preflight
+from recipe.sophiavl.trust_grpo import GroupRewards
+
+logger = logging.getLogger(__name__)
+
+# Fields of a row that ThinkingRewardManager.run_single reads beside the tensors and raw_prompt.
+_MANAGER_FIELDS = ("extra_info", "reward_model", VALIDATION_FIELD)
+
+
+class TrustGRPOMixin:
+    """What SophiaVL-R1 adds to a ``PPOTrainer``. Mix in before the trainer class (see :func:`trust_grpo_trainer`)."""
+
+    def __init__(self, config: Any) -> None:
+        self.settings = ThinkingRewardSettings.from_config(config.thinking_reward)
+        self.engine_settings = EngineSettings.from_config(config.sophiavl)
+        super().__init__(config)
+        self.replay_buffer.poll_interval = self.engine_settings.replay_poll_interval_s
+        self._missing_scores = MissingScoresWindow(self.settings.max_missing_frac, self.settings.missing_window_steps)
+        self._dump_fields: dict[str, dict[str, Any]] = {}
+        self._saved_step: int | None = None
+
+    # ------------------------------------------------------------------ data
+
+    def _init_dataloader(self) -> None:
+        super()._init_dataloader()
+        for dataset, validation in ((self.train_dataset, False), (self.val_dataset, True)):
+            mark = [validation] * len(dataset.dataframe)
+            dataset.dataframe = dataset.dataframe.add_column(VALIDATION_FIELD, mark)
+
+    # ------------------------------------------------------------------ start
+
+    def on_init_end(self) -> None:
+        super().on_init_end()
+        if self.settings.needs_verl_hosting and self.settings.preflight and self.get_reward_handles() is not None:
+            address = self.reward_loop_manager.reward_router_address
+            run_preflight(self.settings.client_config(address, self.config.reward.reward_model.model_path))
+
+    # ------------------------------------------------------------------ one step
+
+    def on_step_begin(self) -> None:
+        super().on_step_begin()
+        self._dump_fields = {}
+
+    def _compute_reward_colocate(self, batch: KVBatchMeta, metrics: dict | None = None) -> KVBatchMeta:
+        """verl passes prompts, responses and raw prompts only, and stores each extra key as a field of its own; the
+        manager needs the row's fields too, and every other path keeps the extras in ``extra_fields``."""
+        rows = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=[*_MANAGER_FIELDS])
+        with _extra_reward_inputs(self.reward_loop_manager, rows) as outputs:
+            batch = super()._compute_reward_colocate(batch, metrics)
+        names = outputs[0].meta_info["reward_extra_keys"]
+        extras = [
+            {"reward_extra_info": {name: outputs[0].non_tensor_batch[name][i] for name in names}}
+            for i in range(len(batch))
+        ]
+        fields = TensorDict({"extra_fields": NonTensorStack(*extras)}, batch_size=len(batch))
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+        return batch
+
+    def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        batch = super()._compute_old_log_prob(batch, metrics)
+        if self.engine_settings.check_rollout:
+            check_rollout_matches_actor(metrics, self.engine_settings, step=self.global_steps)
+        return batch
+
+    def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
+        self._weigh_groups(batch, metrics)
+        return super()._compute_advantage(batch, metrics)
+
+    def _weigh_groups(self, batch: KVBatchMeta, metrics: dict) -> None:
+        """Write Eq. 5 into ``rm_scores`` and keep its parts for the metrics and the dump."""
+        sessions = final_outputs(batch)
+        finals = list(sessions)
+        data = tq.kv_batch_get(keys=finals, partition_id=batch.partition_id, select_fields=["extra_fields"])
+        components = [fields["reward_extra_info"] for fields in data["extra_fields"].tolist()]
+        groups = [key.rsplit("_", 2)[0] for key in finals]
+        schedule = {"step": self.global_steps, "total_steps": self.total_training_steps, "settings": self.settings}
+        rewards = ThinkingRewardManager.weigh_groups(components, groups, **schedule)
+        self._write_rewards(batch, sessions, rewards)
+        metrics.update(reward_metrics(components, groups, rewards, **schedule))
+        self._missing_scores.add(*asked_and_missing(components))
+        for i, key in enumerate(finals):
+            self._dump_fields[key] = _dump_row(components[i], rewards, i) | {"group": groups[i]}
+
+    def _write_rewards(self, batch: KVBatchMeta, sessions: Mapping[str, list[str]], rewards: GroupRewards) -> None:
+        """All outputs of a session get the session's reward on their last token, as verl does for the outcome."""
+        value = {key: float(rewards.reward[i]) for i, keys in enumerate(sessions.values()) for key in keys}
+        keys = list(value)
+        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["response_mask"])
+        rows = []
+        for key, mask in zip(keys, data["response_mask"].unbind(), strict=True):
+            row = torch.zeros(mask.shape[0], dtype=torch.float32)
+            row[-1] = value[key]
+            rows.append(row)
+        scores = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+        fields = TensorDict({"rm_scores": scores}, batch_size=len(keys))
+        tq.kv_batch_put(keys=keys, partition_id=batch.partition_id, fields=fields)
+
+    # ------------------------------------------------------------------ after a step
+
+    def _save_checkpoint(self) -> None:
+        super()._save_checkpoint()
+        self._saved_step = self.global_steps
+
+    def on_step_end(self) -> None:
+        super().on_step_end()
+        complaint = self._missing_scores.complaint()
+        if complaint is None:
+            return
+        if self._saved_step != self.global_steps:
+            self._save_checkpoint()
+        raise RuntimeError(
+            f"{complaint} The checkpoint of step {self.global_steps} is in {self.config.trainer.default_local_dir}: "
+            "start again with trainer.resume_mode=auto once the server answers."
+        )
+
+    def _dump_generations(
+        self, inputs: list, outputs: list, gts: list, scores: list, reward_extra_infos_dict: dict, dump_path: str
+    ) -> None:
+        """verl's training dump holds the reward alone: add its parts, in the order of the dumped keys."""
+        if dump_path == self.config.trainer.get("rollout_data_dir", None):
+            rows = [self._dump_fields.get(key, {}) for key in reward_extra_infos_dict["uid"]]
+            names = list(dict.fromkeys(name for row in rows for name in row))
+            reward_extra_infos_dict |= {name: [row.get(name) for row in rows] for name in names}
+        super()._dump_generations(inputs, outputs, gts, scores, reward_extra_infos_dict, dump_path)
+
+
+def final_outputs(batch: KVBatchMeta) -> dict[str, list[str]]:
+    """The members of the groups of a batch: the final output of each trajectory, without verl's padding rows.
+
+    Args:
+        batch: keys ``{uid}_{session}_{index}`` with tags (``is_padding`` marks rows that only fill the batch).
+
+    Returns:
+        The key of each trajectory's last output, mapped to the keys of all its outputs, in the order of the batch.
+    """
+    outputs: dict[str, list[tuple[int, str]]] = {}
+    for key, tag in zip(batch.keys, batch.tags, strict=True):
+        if tag.get("is_padding", False):
+            continue
+        session, index = key.rsplit("_", 1)
+        outputs.setdefault(session, []).append((int(index), key))
+    return {max(session)[1]: [key for _, key in session] for session in outputs.values()}
+
+
+def _dump_row(component: Mapping[str, Any], rewards: GroupRewards, i: int) -> dict[str, Any]:
+    def number(value: np.floating) -> float | None:
+        return float(value) if np.isfinite(value) else None
+
+    return {
+        **component,
+        "gamma": number(rewards.gamma[i]),
+        "mu_correct": number(rewards.mu_correct[i]),
+        "mu_wrong": number(rewards.mu_wrong[i]),
+        "thinking_used": bool(rewards.used[i]),
+    }
+
+
+@contextmanager
+def _extra_reward_inputs(manager: Any, rows: TensorDict) -> Iterator[deque]:
+    """While active, ``manager.compute_rm_score`` gets the fields of ``rows`` too; yields what it returned."""
+    original, outputs = manager.compute_rm_score, deque(maxlen=1)
+
+    def compute_rm_score(data: Any) -> Any:
+        for name in rows.keys():  # noqa: SIM118  (iterating a TensorDict yields rows, not keys)
+            values = np.empty(len(data), dtype=object)
+            values[:] = rows[name].tolist()
+            data.non_tensor_batch[name] = values
+        outputs.append(original(data))
+        return outputs[0]
+
+    manager.compute_rm_score = compute_rm_score
+    try:
+        yield outputs
+    finally:
+        del manager.compute_rm_score
+
+
+def trust_grpo_trainer(base: type[PPOTrainer]) -> type[PPOTrainer]:
+    """Trust-GRPO over one of verl's V1 trainer classes."""
+    return type(f"TrustGRPO{base.__name__}", (TrustGRPOMixin, base), {"__doc__": f"Trust-GRPO over {base.__name__}."})
