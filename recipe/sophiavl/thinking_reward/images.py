@@ -1,0 +1,158 @@
+"""Images of a question as data URLs and digests. Bytes that are PNG or JPEG already are passed through untouched."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import io
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+ImageInput = Any
+"""PNG or JPEG bytes, a PIL image, a ``data:image/...`` URL, or a mapping with ``bytes``, ``image`` or ``path``."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_JPEG = b"\xff\xd8\xff"
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
+_DIGEST_BYTES = 16
+
+
+class BadImageError(ValueError):
+    """An image of the data set that cannot be read."""
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image as it came, with a digest of its content: either encoded bytes or pixels."""
+
+    digest: bytes
+    encoded: bytes | None = None
+    pixels: Image.Image | None = None
+
+
+class ImageDigests:
+    """Content digests of PIL images, remembered by object so that a group that shares one image hashes it once.
+
+    An image changed in place after its first use keeps its old digest: make a new one instead.
+    """
+
+    def __init__(self, size: int = 512) -> None:
+        self._size = size
+        self._known: OrderedDict[int, tuple[weakref.ref[Image.Image], bytes]] = OrderedDict()
+
+    def get(self, image: Image.Image) -> bytes | None:
+        """The digest of this very object, if it is known."""
+        known = self._known.get(id(image))
+        # An id is used again once its object has gone: only a living reference to the same object counts.
+        return known[1] if known is not None and known[0]() is image else None
+
+    def put(self, image: Image.Image, digest: bytes) -> None:
+        """Remember the digest of this object."""
+        self._known[id(image)] = (weakref.ref(image), digest)
+        while len(self._known) > self._size:
+            self._known.popitem(last=False)
+
+
+def load_image(image: ImageInput) -> bytes | Image.Image:
+    """Return the encoded bytes or the PIL image that `image` stands for.
+
+    Raises:
+        BadImageError: empty bytes, an unreadable file or a broken data URL.
+        TypeError: not one of the accepted kinds.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        if not len(image):
+            raise BadImageError("image has no bytes")
+        return bytes(image)
+    if isinstance(image, str):
+        return _from_data_url(image)
+    if isinstance(image, Mapping):
+        return _from_mapping(image)
+    raise TypeError(
+        f"image of type {type(image).__name__}: give PNG or JPEG bytes, a PIL image, a data URL, or a mapping with "
+        "'bytes', 'image' or 'path'"
+    )
+
+
+def _from_mapping(image: Mapping[str, Any]) -> bytes | Image.Image:
+    for key in ("bytes", "image"):
+        if image.get(key) is not None:
+            return load_image(image[key])
+    if image.get("path"):
+        try:
+            return load_image(Path(image["path"]).read_bytes())
+        except OSError as error:
+            raise BadImageError(f"image file {image['path']} cannot be read: {error}") from error
+    raise TypeError(f"image mapping with keys {sorted(image)}: one of 'bytes', 'image', 'path' must be set")
+
+
+def _from_data_url(url: str) -> bytes:
+    head, comma, payload = url.partition(",")
+    if not (comma and head.startswith("data:image/") and head.endswith(";base64")):
+        raise BadImageError("an image given as text must be a data:image/...;base64,... URL")
+    try:
+        return load_image(base64.b64decode(payload, validate=True))
+    except binascii.Error as error:
+        raise BadImageError(f"image data URL holds no valid base64: {error}") from error
+
+
+def digest_image(image: bytes | Image.Image) -> SourceImage:
+    """Digest encoded bytes, or the pixels of a PIL image. Releases the GIL for most of its time."""
+    if isinstance(image, bytes):
+        return SourceImage(hashlib.blake2b(image, digest_size=_DIGEST_BYTES).digest(), encoded=image)
+    hasher = hashlib.blake2b(f"{image.mode} {image.size}".encode(), digest_size=_DIGEST_BYTES)
+    try:
+        hasher.update(image.tobytes())
+        if image.mode == "P":
+            hasher.update(repr(image.getpalette()).encode())
+    except OSError as error:
+        raise BadImageError(f"image pixels cannot be read: {error}") from error
+    return SourceImage(hasher.digest(), pixels=image)
+
+
+def digest_images(images: Sequence[bytes | Image.Image], known: ImageDigests) -> list[SourceImage]:
+    """Digest all images of a question."""
+    digested: list[SourceImage] = []
+    for image in images:
+        digest = known.get(image) if isinstance(image, Image.Image) else None
+        digested.append(SourceImage(digest, pixels=image) if digest else digest_image(image))
+    return digested
+
+
+def data_url(image: SourceImage) -> str:
+    """The image as a data URL: PNG and JPEG bytes as they are, everything else as PNG.
+
+    Raises:
+        BadImageError: bytes that are no image.
+    """
+    encoded = image.encoded
+    if encoded is not None and encoded.startswith(_PNG):
+        return _as_url("png", encoded)
+    if encoded is not None and encoded.startswith(_JPEG):
+        return _as_url("jpeg", encoded)
+    try:
+        pixels = image.pixels if encoded is None else Image.open(io.BytesIO(encoded))
+        assert pixels is not None
+        return _as_url("png", _to_png(pixels))
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise BadImageError(f"image cannot be encoded: {error}") from error
+
+
+def _to_png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    # Fast compression: the image crosses a network once per response, and the encoder would cost more than it saves.
+    (image if image.mode in _PNG_MODES else image.convert("RGB")).save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _as_url(kind: str, encoded: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(encoded).decode('ascii')}"

@@ -1,0 +1,97 @@
+"""Make untrusted text harmless inside a judge's prompt.
+
+The text that is scored is written by the policy that the score trains: it will learn whatever raises the score. Servers
+turn `<|im_end|>` inside a user's text into the real control token, so a response could end the judge's prompt and write
+the verdict itself. What is done here, in this order:
+
+1. invisible characters go (NUL and other controls, zero-width, bidirectional marks, tag characters), so that nothing
+   can hide inside a token's name; lone surrogates become U+FFFD;
+2. every tag-like opening is split with a space: ``<|im_end|>`` becomes ``< |im_end|>``, ``</s>`` becomes ``< /s>``,
+   ``[INST]`` becomes ``[ INST]``. A tokenizer matches its control tokens as exact strings, so none is left, whichever
+   model serves; a reader, and the judge, still see what was written, and ``a < b`` or ``x <= y`` stay as they are;
+3. lines that look like the prompt's own delimiters are turned into plain mentions of them;
+4. long runs of one character or one short phrase are cut to a few, with a note;
+5. what is still too long loses its middle, with a note.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Sequence
+
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
+)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# Full-width and small forms count too: some tokenizers normalise them to ASCII before they look for control tokens.
+_ANGLE = re.compile(r"[<＜﹤](?![\s=])")
+_SQUARE = re.compile(r"[\[［](?=[/／]?[A-Za-z_]+[\]］])")
+_ONE_CHARACTER = re.compile(r"(.)\1{63,}", re.DOTALL)
+_SHORT_PHRASE = re.compile(r"(.{2,48}?)\1{15,}", re.DOTALL)
+_KEPT_OF_CHARACTER = 8
+_KEPT_OF_PHRASE = 3
+# Ordinary reasoning compresses to more than this fraction; only what does not is searched for repeated phrases.
+_REPETITIVE = 0.3
+_SHORTEST_CAP = 200
+
+
+def neutralise(text: str, *, max_chars: int | None = None, delimiters: Sequence[str] = ()) -> str:
+    """Return `text` without control tokens, invisible characters, runaway repetition or any of `delimiters`.
+
+    Leading and trailing white space goes as well: at the edge of its place it could merge with the template's own.
+
+    Args:
+        text: untrusted text.
+        max_chars: longest result in characters (at least 200); None means no limit.
+        delimiters: strings of the template that must not occur in the result, whatever their case.
+    """
+    text = _SURROGATE.sub("\ufffd", _INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+    text = _collapse(text.strip())
+    text = _split_delimiters(break_control_tokens(text), delimiters)
+    if max_chars is not None:
+        text = _shorten(text, max(max_chars, _SHORTEST_CAP))
+    return text.strip()
+
+
+def break_control_tokens(text: str) -> str:
+    """Put a space after every ``<`` and ``[`` that could begin a control token of some tokenizer."""
+    return _SQUARE.sub(r"\g<0> ", _ANGLE.sub(r"\g<0> ", text))
+
+
+def _split_delimiters(text: str, delimiters: Sequence[str]) -> str:
+    for delimiter in delimiters:
+        words = re.findall(r"\w+", delimiter)
+        if words:
+            # A line that reads like the delimiter, or its words with any decoration, would fool a judge as well.
+            core = r"[\W_]+".join(map(re.escape, words))
+            pattern = rf"^[^\w\n]*{core}[^\w\n]*$|[^\w\s]{{2,}}[^\w\n]*{core}[^\w\n]*"
+            replacement = f"(marker: {' '.join(words)})"
+        else:
+            pattern, replacement = re.escape(delimiter), " ".join(delimiter)
+        text = re.sub(pattern, lambda _match, new=replacement: new, text, flags=re.IGNORECASE | re.MULTILINE)
+    return text
+
+
+def _collapse(text: str) -> str:
+    text = _ONE_CHARACTER.sub(lambda match: _cut_run(match, _KEPT_OF_CHARACTER), text)
+    raw = text.encode("utf-8")
+    if len(raw) > 200 and len(zlib.compress(raw, 1)) < _REPETITIVE * len(raw):
+        text = _SHORT_PHRASE.sub(lambda match: _cut_run(match, _KEPT_OF_PHRASE), text)
+    return text
+
+
+def _cut_run(match: re.Match[str], kept: int) -> str:
+    unit = match[1]
+    times = len(match[0]) // len(unit)
+    return f"{unit * kept} (repeated {times} times in all) "
+
+
+def _shorten(text: str, max_chars: int) -> str:
+    if len(text) <= max_chars:
+        return text
+    note = f"\n(… {len(text)} characters in all, the middle is left out …)\n"
+    room = max_chars - len(note)
+    head = room * 2 // 3
+    return text[:head] + note + text[len(text) - (room - head) :]
