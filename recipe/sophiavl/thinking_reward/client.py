@@ -42,7 +42,7 @@ from recipe.sophiavl.thinking_reward.prompt import (
 )
 from recipe.sophiavl.thinking_reward.reply import read_score
 from recipe.sophiavl.thinking_reward.retry import backoff_s
-from recipe.sophiavl.thinking_reward.scale import is_refusal, restriction_fields
+from recipe.sophiavl.thinking_reward.scale import RESTRICTIONS, Restriction, is_refusal, restriction_fields
 from recipe.sophiavl.thinking_reward.transport import AttemptError, Reply, post_chat
 
 logger = logging.getLogger(__name__)
@@ -123,7 +123,7 @@ class ThinkingRewardClient:
             LruCache(PREPARED_BYTES, weigh=lambda prompt: len(prompt.head))
         )
         self._digests = ImageDigests()
-        self._options = _options(config)
+        self._heads = request_heads(config)
         self._session: aiohttp.ClientSession | None = None
         self._slots: asyncio.Semaphore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -292,13 +292,13 @@ class ThinkingRewardClient:
         # Asked again, a greedy model writes the same text again.
         return progress.value is not None or self.config.temperature == 0
 
-    async def _send(self, messages: bytes, endpoint: Endpoint, progress: _Progress) -> tuple[str, Reply]:
+    async def _send(self, messages: bytes, endpoint: Endpoint, progress: _Progress) -> tuple[Restriction, Reply]:
         assert self._session is not None
         while True:
             restriction = endpoint.restriction
             progress.attempts += 1
             self._metrics.attempts += 1
-            body = b"".join((self._options[restriction], messages, b"}"))
+            body = b"".join((self._heads[restriction], messages, b"}"))
             try:
                 return restriction, await post_chat(self._session, endpoint.url, body)
             except AttemptError as error:
@@ -340,8 +340,8 @@ def read_api_key(config: ClientConfig) -> str | None:
     return key
 
 
-def _options(config: ClientConfig) -> dict[str, bytes]:
-    """For each restriction, the request up to its messages."""
+def request_heads(config: ClientConfig) -> dict[Restriction, bytes]:
+    """For each restriction, the JSON of a request up to its messages; the messages and a brace complete it."""
     shared: dict[str, Any] = {
         "model": config.model,
         "temperature": config.temperature,
@@ -351,7 +351,7 @@ def _options(config: ClientConfig) -> dict[str, bytes]:
         shared |= {"logprobs": True, "top_logprobs": 20}
     return {
         restriction: json.dumps({**shared, **restriction_fields(restriction)})[:-1].encode() + b', "messages": '
-        for restriction in ("choice", "json_schema", "free")
+        for restriction in RESTRICTIONS
     }
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 VALUES = tuple(f"{tenth / 10:.1f}" for tenth in range(11))
 """``0.0``, ``0.1`` … ``1.0``."""
 
 Restriction = Literal["choice", "json_schema", "free"]
 """How a reply is restricted: vLLM's own field, the portable ``response_format``, or not at all."""
+RESTRICTIONS: tuple[Restriction, ...] = get_args(Restriction)
 
 _SCHEMA = {
     "type": "object",
