@@ -1,0 +1,276 @@
+"""Trust-GRPO's reward (SophiaVL-R1, arXiv 2505.17018, section 3): pure maths on NumPy arrays.
+
+For one question with a group of responses, outcome rewards ``Ro`` and thinking rewards ``Rt`` in [0, 1]:
+
+    C = {i : Ro_i >= threshold},  W = {i : Ro_i < threshold}                    (Eq. 1, 2)
+    gamma = 1 if mean_C(Rt) >= mean_W(Rt) else exp(mean_C(Rt) - mean_W(Rt))     (Eq. 3)
+    R_i = Ro_i + gamma * alpha * exp(-step / T) * Rt_i                          (Eq. 4, 5)
+
+The means run over all responses of a side. A side without any score leaves gamma at 1. A missing score is NaN.
+The group-relative advantage (Eq. 6) is the engine's own.
+
+A batch holds groups of any sizes in any order: every function takes flat arrays of length B, and ``groups`` says which
+responses belong together. Nothing here loops over groups.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+SCHEDULES = ("exponential", "linear", "cosine", "constant")
+UNIFORM_GROUPS = ("keep", "outcome_only")
+ON_MISSING = ("drop_group", "drop_response", "raise")
+
+# Means this close differ by rounding only: the sides agree.
+_ROUNDING = 1e-12
+
+
+class MissingThinkingRewardError(RuntimeError):
+    """A thinking reward is missing and ``thinking_reward.on_missing`` is ``raise``."""
+
+
+@dataclass(frozen=True)
+class TrustGRPOConfig:
+    """Settings of the thinking term (``thinking_reward`` in the run's configuration).
+
+    Attributes:
+        alpha: weight of the thinking reward in Eq. 5, >= 0.
+        schedule: how the term fades with the step; see :func:`annealing_factor`.
+        total_steps: T of the schedule, > 0; None takes the run's number of training steps.
+        trust: weigh groups by gamma; False is the paper's ablation, gamma = 1.
+        correct_threshold: least outcome reward of the correct side, in (0, 1].
+        uniform_groups: groups with an empty side: ``keep`` (gamma = 1) or ``outcome_only`` (no thinking term).
+        on_missing: a missing score: ``drop_group`` (its whole group gets the outcome reward only), ``drop_response``
+            (only this response does; the means run over the others) or ``raise``.
+        min_outcome: a response with an outcome reward below this counts as thinking 0, in [0, 1]; None: no such rule.
+
+    Raises:
+        ValueError: a value of the wrong type or out of range; the message names the setting.
+    """
+
+    alpha: float = 0.3
+    schedule: str = "exponential"
+    total_steps: float | None = None
+    trust: bool = True
+    correct_threshold: float = 0.5
+    uniform_groups: str = "keep"
+    on_missing: str = "drop_group"
+    min_outcome: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in (("schedule", SCHEDULES), ("uniform_groups", UNIFORM_GROUPS), ("on_missing", ON_MISSING)):
+            self._require(getattr(self, name) in known, name, f"use one of {', '.join(known)}")
+        self._require(isinstance(self.trust, bool), "trust", "use true or false")
+        self._require(_is_number(self.alpha) and self.alpha >= 0, "alpha", "use a number of 0 or more")
+        self._require(
+            self.total_steps is None or (_is_number(self.total_steps) and self.total_steps > 0),
+            "total_steps",
+            "use a number of steps above 0, or null for the run's own",
+        )
+        self._require(
+            _is_number(self.correct_threshold) and 0 < self.correct_threshold <= 1,
+            "correct_threshold",
+            "use an outcome reward above 0 and at most 1",
+        )
+        self._require(
+            self.min_outcome is None or (_is_number(self.min_outcome) and 0 <= self.min_outcome <= 1),
+            "min_outcome",
+            "use an outcome reward between 0 and 1, or null",
+        )
+
+    def _require(self, condition: bool, name: str, advice: str) -> None:
+        if not condition:
+            raise ValueError(f"thinking_reward.{name}={getattr(self, name)!r}: {advice}")
+
+
+@dataclass(frozen=True)
+class GroupRewards:
+    """Eq. 5 for a batch. Arrays of length B, in the order of the input.
+
+    Attributes:
+        reward: float64, R_i; equals the outcome reward where ``used`` is False.
+        gamma: float64 in (0, 1], the group's trust weight over the scores present; 1 with ``trust`` off.
+        mu_correct: float64, the group's mean thinking reward of the correct side; NaN where it has no score.
+        mu_wrong: float64, the same of the wrong side.
+        used: bool, whether the thinking term was applied to this response.
+    """
+
+    reward: npt.NDArray[np.float64]
+    gamma: npt.NDArray[np.float64]
+    mu_correct: npt.NDArray[np.float64]
+    mu_wrong: npt.NDArray[np.float64]
+    used: npt.NDArray[np.bool_]
+
+
+def annealing_factor(step: float, total_steps: float, schedule: str = "exponential") -> float:
+    """Weight of the thinking term at a training step (Eq. 4 is the exponential one).
+
+    Args:
+        step: global training step, >= 0.
+        total_steps: T, in steps, > 0.
+        schedule: ``exponential`` exp(-step/T); ``linear`` 1 - step/T, 0 from T on; ``cosine`` half a cosine from 1 to
+            0 at T, 0 beyond; ``constant`` 1.
+
+    Returns:
+        A float in [0, 1] that never rises with the step.
+
+    Raises:
+        ValueError: an argument is out of range or the schedule unknown.
+    """
+    if not (_is_number(step) and step >= 0):
+        raise ValueError(f"step={step!r}: must be a number of 0 or more")
+    if not (_is_number(total_steps) and total_steps > 0):
+        raise ValueError(f"total_steps={total_steps!r}: must be a number above 0")
+    progress = step / total_steps
+    if schedule == "exponential":
+        return math.exp(-progress)
+    if schedule == "linear":
+        return max(0.0, 1.0 - progress)
+    if schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+    if schedule == "constant":
+        return 1.0
+    raise ValueError(f"schedule={schedule!r}: use one of {', '.join(SCHEDULES)}")
+
+
+def trust_weights(
+    outcome: npt.ArrayLike,
+    thinking: npt.ArrayLike,
+    groups: npt.ArrayLike | Sequence[str],
+    *,
+    correct_threshold: float = 0.5,
+) -> npt.NDArray[np.float64]:
+    """Trust weight gamma of each response's group (Eq. 1 to 3).
+
+    Args:
+        outcome: outcome rewards in [0, 1], shape (B,).
+        thinking: thinking rewards in [0, 1], shape (B,); NaN is missing and left out of the means.
+        groups: which group each response belongs to, integers or strings, shape (B,).
+        correct_threshold: least outcome reward of the correct side.
+
+    Returns:
+        float64 of shape (B,), in (0, 1], equal within a group; 1 where a side has no score.
+
+    Raises:
+        ValueError: shapes differ, or a value is out of range.
+    """
+    outcome, thinking, group = _checked(outcome, thinking, groups)
+    mu_correct, mu_wrong = _side_means(outcome, thinking, group, correct_threshold)
+    return _gamma(mu_correct, mu_wrong)[group]
+
+
+def combine_rewards(
+    outcome: npt.ArrayLike,
+    thinking: npt.ArrayLike,
+    groups: npt.ArrayLike | Sequence[str],
+    *,
+    step: float,
+    total_steps: float,
+    config: TrustGRPOConfig,
+) -> GroupRewards:
+    """Reward of each response (Eq. 1 to 5).
+
+    Args:
+        outcome: outcome rewards in [0, 1], shape (B,).
+        thinking: thinking rewards in [0, 1], shape (B,); NaN is missing.
+        groups: which group each response belongs to, integers or strings, shape (B,).
+        step: global training step, >= 0.
+        total_steps: the run's number of training steps, > 0; ``config.total_steps`` goes first.
+        config: the settings.
+
+    Returns:
+        Arrays of shape (B,); B = 0 gives empty ones.
+
+    Raises:
+        MissingThinkingRewardError: a score is missing and ``config.on_missing`` is ``raise``.
+        ValueError: shapes differ, or a value is out of range.
+    """
+    outcome, thinking, group = _checked(outcome, thinking, groups)
+    horizon = total_steps if config.total_steps is None else config.total_steps
+    weight = config.alpha * annealing_factor(step, horizon, config.schedule)
+    if config.min_outcome is not None:
+        thinking = np.where(outcome < config.min_outcome, 0.0, thinking)
+    missing = np.isnan(thinking)
+    if config.on_missing == "raise" and missing.any():
+        raise MissingThinkingRewardError(
+            f"{missing.sum()} of {missing.size} responses have no thinking reward, and "
+            "thinking_reward.on_missing='raise'; use drop_group or drop_response to train on without them"
+        )
+    mu_correct, mu_wrong = _side_means(outcome, thinking, group, config.correct_threshold)
+    gamma = _gamma(mu_correct, mu_wrong) if config.trust else np.ones_like(mu_correct)
+
+    used = ~missing
+    if config.on_missing == "drop_group":
+        used &= ~_any_in_group(missing, group)
+    if config.uniform_groups == "outcome_only":
+        correct = outcome >= config.correct_threshold
+        used &= _any_in_group(correct, group) & _any_in_group(~correct, group)
+    # The missing scores are NaN, and NaN * 0 is NaN: replace, don't multiply.
+    term = np.where(used, weight * gamma[group] * thinking, 0.0)
+    return GroupRewards(
+        reward=outcome + term, gamma=gamma[group], mu_correct=mu_correct[group], mu_wrong=mu_wrong[group], used=used
+    )
+
+
+def _checked(
+    outcome: npt.ArrayLike, thinking: npt.ArrayLike, groups: npt.ArrayLike | Sequence[str]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.intp]]:
+    """The inputs as arrays of one length, the groups numbered from 0."""
+    outcome = np.asarray(outcome, dtype=np.float64)
+    thinking = np.asarray(thinking, dtype=np.float64)
+    groups = np.asarray(groups)
+    shapes = {"outcome": outcome.shape, "thinking": thinking.shape, "groups": groups.shape}
+    if outcome.ndim != 1 or len(set(shapes.values())) > 1:
+        raise ValueError(f"outcome, thinking and groups must be one-dimensional and of one length, not {shapes}")
+    if groups.size and groups.dtype.kind not in "iuUSO":
+        raise ValueError(f"groups must be integers or strings, not {groups.dtype}")
+    # Written so that NaN fails the test of the outcome and passes that of the thinking reward.
+    if not np.all((outcome >= 0) & (outcome <= 1)):
+        raise ValueError(f"outcome must be in [0, 1]; found {outcome[~((outcome >= 0) & (outcome <= 1))][0]}")
+    if np.any((thinking < 0) | (thinking > 1)):
+        raise ValueError(f"thinking must be NaN or in [0, 1]; found {thinking[(thinking < 0) | (thinking > 1)][0]}")
+    _, group = np.unique(groups, return_inverse=True)
+    return outcome, thinking, group
+
+
+def _side_means(
+    outcome: npt.NDArray[np.float64],
+    thinking: npt.NDArray[np.float64],
+    group: npt.NDArray[np.intp],
+    correct_threshold: float,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """mu_correct and mu_wrong of each group over the scores present; NaN where a side has none. Shape (groups,)."""
+    n_groups = int(group.max()) + 1 if group.size else 0
+    correct = outcome >= correct_threshold
+    present = ~np.isnan(thinking)
+    means = []
+    for members in (correct & present, ~correct & present):
+        count = np.bincount(group[members], minlength=n_groups)
+        total = np.bincount(group[members], weights=thinking[members], minlength=n_groups)
+        means.append(np.divide(total, count, out=np.full(n_groups, np.nan), where=count > 0))
+    return means[0], means[1]
+
+
+def _gamma(mu_correct: npt.NDArray[np.float64], mu_wrong: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Eq. 3. A NaN difference (a side without a score) compares False, and gives 1."""
+    difference = mu_correct - mu_wrong
+    return np.exp(np.where(difference < -_ROUNDING, difference, 0.0))
+
+
+def _any_in_group(flag: npt.NDArray[np.bool_], group: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """For each response: whether ``flag`` is set for any response of its group."""
+    return np.bincount(group, weights=flag)[group] > 0
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, int | float | np.integer | np.floating)
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+    )
