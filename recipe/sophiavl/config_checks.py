@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -117,23 +117,23 @@ def _check_file(key: str, file: Path, data: DictConfig) -> None:
             f"{where}: the columns {', '.join(missing)} are missing (it has {', '.join(schema.names)}). "
             "data_preprocess/ writes files with all of them; data.prompt_key names the prompt column"
         )
-    table = pq.read_table(file, columns=list(_STRING_FIELDS))
-    for row, value in enumerate(_column(table, "extra_info", "problem_type")):
-        if value is None or value.strip().lower() not in _KNOWN_TYPES:
+    for row, (problem_type, truth) in enumerate(_rows(file, "extra_info.problem_type", "reward_model.ground_truth")):
+        if problem_type is None or problem_type.strip().lower() not in _KNOWN_TYPES:
             raise SettingsError(
-                f"{where}: row {row} has extra_info.problem_type={value!r}; known are {', '.join(PROBLEM_TYPES)}"
+                f"{where}: row {row} has extra_info.problem_type={problem_type!r}; known are {', '.join(PROBLEM_TYPES)}"
             )
-    for row, value in enumerate(_column(table, "reward_model", "ground_truth")):
-        if not isinstance(value, str) or not value.strip():
-            raise SettingsError(f"{where}: row {row} has reward_model.ground_truth={value!r}; it must be a text")
+        if not isinstance(truth, str) or not truth.strip():
+            raise SettingsError(f"{where}: row {row} has reward_model.ground_truth={truth!r}; it must be a text")
 
 
 _KNOWN_TYPES = {name.lower() for name in PROBLEM_TYPES}
 
 
-def _column(table: pa.Table, struct: str, name: str) -> Iterable[Any]:
-    for chunk in table.column(struct).chunks:
-        yield from chunk.field(name).to_pylist()
+def _rows(file: Path, *fields: str) -> Iterator[tuple[Any, ...]]:
+    """The values of nested fields (``struct.name``), row by row, without reading the images beside them."""
+    for batch in pq.ParquetFile(file).iter_batches(columns=list(fields)):
+        columns = [batch.column(struct).field(name) for struct, name in (field.split(".") for field in fields)]
+        yield from zip(*(column.to_pylist() for column in columns), strict=True)
 
 
 def _has_field(schema: pa.Schema | pa.StructType, path: list[str]) -> bool:

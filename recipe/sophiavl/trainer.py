@@ -95,7 +95,7 @@ class TrustGRPOMixin:
         sessions = final_outputs(batch)
         finals = list(sessions)
         data = tq.kv_batch_get(keys=finals, partition_id=batch.partition_id, select_fields=["extra_fields"])
-        components = [fields["reward_extra_info"] for fields in data["extra_fields"].tolist()]
+        components = [fields["reward_extra_info"] for fields in data["extra_fields"]]
         groups = [key.rsplit("_", 2)[0] for key in finals]
         schedule = {"step": self.global_steps, "total_steps": self.total_training_steps, "settings": self.settings}
         rewards = ThinkingRewardManager.weigh_groups(components, groups, **schedule)
@@ -187,7 +187,7 @@ def _extra_reward_inputs(manager: Any, rows: TensorDict) -> Iterator[deque]:
     def compute_rm_score(data: Any) -> Any:
         for name in rows.keys():  # noqa: SIM118  (iterating a TensorDict yields rows, not keys)
             values = np.empty(len(data), dtype=object)
-            values[:] = rows[name].tolist()
+            values[:] = list(rows[name])
             data.non_tensor_batch[name] = values
         outputs.append(original(data))
         return outputs[0]

@@ -69,18 +69,18 @@ def text_only_input_embeds(model: Any, input_ids: torch.Tensor, unpack_visual_ou
 def _fix_text_only_batches(qwen2_vl: Any) -> None:
     with_images = qwen2_vl._get_input_embeds
 
-    def get_input_embeds(model, input_ids, attention_mask=None, pixel_values=None, pixel_values_videos=None, **kwargs):
+    def get_input_embeds(
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        pixel_values_videos: torch.Tensor | None = None,
+        *grids: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         if pixel_values is None and pixel_values_videos is None:
             mask = None if attention_mask is None else attention_mask.to(input_ids.device)
             return text_only_input_embeds(model, input_ids, qwen2_vl.unpack_visual_output), mask
-        return with_images(
-            model,
-            input_ids,
-            attention_mask,
-            pixel_values=pixel_values,
-            pixel_values_videos=pixel_values_videos,
-            **kwargs,
-        )
+        return with_images(model, input_ids, attention_mask, pixel_values, pixel_values_videos, *grids)
 
     qwen2_vl._get_input_embeds = get_input_embeds
 

@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# From a fresh clone to a trained model on a machine without a GPU: environment, data, thinking reward model, Trust-GRPO.
+set -euo pipefail
+
+usage() {
+  cat <<EOF
+Usage: bash examples/quickstart.sh [--fresh] [Hydra overrides]
+
+Trains a tiny Qwen2.5-VL policy with Trust-GRPO on easy-VQA images, with a thinking reward model served by vLLM.
+Run again to continue an unfinished run or to see a finished one; --fresh starts over.
+
+Environment:
+  RUN_DIR  folder of the run                                  (default: outputs/quickstart)
+  STEPS    training steps                                     (default: 60)
+  SEED     seed of the data order and of the sampling         (default: 1)
+  VENV     folder of the virtual environment                  (default: .venv in the repository)
+
+Examples:
+  bash examples/quickstart.sh
+  STEPS=20 RUN_DIR=outputs/plain_grpo bash examples/quickstart.sh thinking_reward=outcome_only
+EOF
+}
+[[ "${1:-}" == "--help" || "${1:-}" == "-h" ]] && { usage; exit 0; }
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export VENV="${VENV:-$PWD/.venv}"       # folder of the virtual environment
+RUN_DIR="${RUN_DIR:-outputs/quickstart}" # folder of the run
+STEPS="${STEPS:-60}"                     # training steps
+SEED="${SEED:-1}"                        # seed of the data order and of the sampling
+DATA_DIR="${DATA_DIR:-outputs/easy_vqa}" # parquet files, shared by runs
+MODELS="${MODELS:-examples/quickstart/models}" # the tiny policy and thinking reward model
+
+bash examples/setup_cpu.sh
+source "$VENV/bin/activate"
+source examples/common.sh
+export HF_HUB_OFFLINE=1
+eval "$(python -m recipe.sophiavl.environment)"
+
+if [[ "${1:-}" == "--fresh" ]]; then rm -rf "$RUN_DIR"; shift; fi
+mkdir -p "$RUN_DIR"
+RUN_DIR="$(cd "$RUN_DIR" && pwd)"
+finished="$RUN_DIR/finished-$STEPS"
+if [[ -f "$finished" ]]; then
+  echo "This run is finished; --fresh starts over."
+  exec python -m recipe.sophiavl.report "$RUN_DIR"
+fi
+
+[[ -f "$DATA_DIR/train.parquet" && -f "$DATA_DIR/val.parquet" ]] || python -m data_preprocess.easy_vqa --out "$DATA_DIR"
+[[ -f "$MODELS/policy/model.safetensors" && -f "$MODELS/trm/model.safetensors" ]] ||
+  stop "no models in $MODELS; make them with: python examples/quickstart/make_models.py"
+
+trm_pid="" train_pid=""
+cleanup() {
+  trap - EXIT INT TERM
+  [[ -z "$train_pid" ]] || stop_group "$train_pid"
+  [[ -z "$trm_pid" ]] || stop_group "$trm_pid"
+}
+trap cleanup EXIT
+trap 'echo; echo "Stopping. Run the same command again to go on from the last checkpoint."; exit 130' INT TERM
+
+port="$(free_port)"
+setsid vllm serve "$MODELS/trm" --served-model-name trm --host 127.0.0.1 --port "$port" \
+  --max-model-len 512 --max-num-seqs 64 --enforce-eager >"$RUN_DIR/trm.log" 2>&1 &
+trm_pid=$!
+echo "Starting the thinking reward model on port $port (log: $RUN_DIR/trm.log)"
+wait_for_server "http://127.0.0.1:$port/health" "$trm_pid" "$RUN_DIR/trm.log" 180
+
+VERL_FILE_LOGGER_PATH="$RUN_DIR/metrics-$(date +%Y%m%d-%H%M%S).jsonl" \
+setsid python -m recipe.sophiavl.main_sophiavl platform=cpu \
+  data.train_files="$DATA_DIR/train.parquet" data.val_files="$DATA_DIR/val.parquet" data.seed="$SEED" \
+  data.train_batch_size=16 data.max_prompt_length=256 data.max_response_length=48 \
+  actor_rollout_ref.model.path="$MODELS/policy" \
+  actor_rollout_ref.actor.optim.lr=3e-4 actor_rollout_ref.actor.kl_loss_coef=0.01 \
+  actor_rollout_ref.actor.ppo_mini_batch_size=16 actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=64 \
+  actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=64 \
+  actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=64 \
+  actor_rollout_ref.rollout.n=8 actor_rollout_ref.rollout.max_model_len=512 \
+  actor_rollout_ref.rollout.max_num_seqs=64 actor_rollout_ref.rollout.max_num_batched_tokens=2048 \
+  actor_rollout_ref.rollout.val_kwargs.do_sample=true actor_rollout_ref.rollout.val_kwargs.temperature=1.0 \
+  thinking_reward.urls="[http://127.0.0.1:$port/v1]" thinking_reward.model=trm \
+  thinking_reward.prompt_path="$PWD/examples/quickstart/trm_prompt.yaml" thinking_reward.score_validation=true \
+  trainer.logger='[console,file]' trainer.total_training_steps="$STEPS" \
+  trainer.test_freq="$STEPS" trainer.save_freq=20 trainer.max_actor_ckpt_to_keep=1 \
+  trainer.default_local_dir="$RUN_DIR/checkpoints" \
+  trainer.rollout_data_dir="$RUN_DIR/rollouts" trainer.validation_data_dir="$RUN_DIR/validation" \
+  "$@" >>"$RUN_DIR/train.log" 2>&1 &
+train_pid=$!
+echo "Training for $STEPS steps (log: $RUN_DIR/train.log)"
+python -m recipe.sophiavl.report "$RUN_DIR" --follow "$train_pid" --total-steps "$STEPS"
+if ! wait "$train_pid"; then
+  train_pid=""
+  grep -E "^error: |Error: " "$RUN_DIR/train.log" | tail -n 5 >&2 || true
+  stop "training failed; its log is $RUN_DIR/train.log"
+fi
+train_pid=""
+touch "$finished"
+python -m recipe.sophiavl.report "$RUN_DIR"
