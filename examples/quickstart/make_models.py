@@ -1,0 +1,233 @@
+"""Makes the quickstart's two tiny models: a cold-started policy and a thinking reward model (TRM).
+
+``python examples/quickstart/make_models.py`` takes about ten minutes on two cores, so the weights are kept in the
+repository under ``models/``, with the figures that this script printed when it made them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tiny_qwen import model_config, save_processor, train_tokenizer
+from traces import judge, judged_trace, policy_trace
+from training import Encoder, Example, Pixels, generate, train_eyes, train_language
+from transformers import AutoProcessor, PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
+
+from data_preprocess.easy_vqa import FIRST_RL_IMAGE, Question, ShapeImage, load_images, make_question
+from data_preprocess.schema import SYSTEM_PROMPT
+from recipe.sophiavl.thinking_reward.parse import parse_score
+from recipe.sophiavl.thinking_reward.prompt import (
+    PromptTemplate,
+    build_messages,
+    clean_question,
+    clean_thinking,
+    load_template,
+)
+from reward_score import extract_thinking, score_outcome
+
+HERE = Path(__file__).parent
+TYPES = ("numerical", "multiple choice", "free-form")
+# Rates of wrong traces in the policy's cold start: what RL can unlearn.
+WRONG_THINKING = 0.25
+WRONG_ANSWER = 0.35
+MAX_REPLY_TOKENS = 48
+
+
+class Maker:
+    """Draws training and test examples for both models from a set of images."""
+
+    def __init__(
+        self, images: Sequence[ShapeImage], tokenizer: PreTrainedTokenizerFast, template: PromptTemplate, seed: int
+    ) -> None:
+        self.images, self.tokenizer, self.template = images, tokenizer, template
+        self.rng = random.Random(seed)
+
+    def question(self) -> tuple[int, Question]:
+        """A random image's place and a question about it."""
+        while True:
+            place = self.rng.randrange(len(self.images))
+            question = make_question(self.images[place], self.rng.choice(TYPES), self.rng)
+            if question is not None:
+                return place, question
+
+    def policy(self) -> Example:
+        """A prompt as the RL parquet has it, and a trace that is sometimes wrong."""
+        place, question = self.question()
+        trace = policy_trace(
+            self.images[place], question, self.rng, wrong_thinking=WRONG_THINKING, wrong_answer=WRONG_ANSWER
+        )
+        return Example(self.policy_prompt(question), trace.response, place)
+
+    def trm(self) -> Example:
+        """A prompt as the TRM's client sends it, and its score."""
+        place, question = self.question()
+        thinking, score = judged_trace(self.images[place], question, self.rng)
+        return Example(self.trm_prompt(question, thinking), f"{score:.1f}", place)
+
+    def policy_prompt(self, question: Question) -> str:
+        content = [{"type": "image"}, {"type": "text", "text": "\n".join([question.text, *question.options])}]
+        return self._render([{"role": "system", "content": SYSTEM_PROMPT}, {"role": "user", "content": content}])
+
+    def trm_prompt(self, question: Question, thinking: str) -> str:
+        text = clean_question("\n".join([question.text, *question.options]))
+        return self._render(
+            build_messages(self.template, text, ["image"], clean_thinking(self.template, thinking, None))
+        )
+
+    def _render(self, messages: list) -> str:
+        return self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+
+
+def tokenizer_texts(images: Sequence[ShapeImage], template: PromptTemplate, seed: int) -> list[str]:
+    """What the tokenizer learns its merges from: prompts and replies of both models."""
+    maker = Maker(images, PreTrainedPlain(), template, seed)
+    examples = [maker.policy() for _ in range(3000)] + [maker.trm() for _ in range(3000)]
+    return [text for example in examples for text in (example.prompt, example.reply)]
+
+
+class PreTrainedPlain:
+    """Stands in for a tokenizer while there is none: renders messages as plain lines."""
+
+    def apply_chat_template(self, messages: list, **_: object) -> str:
+        parts = []
+        for message in messages:
+            content = message["content"]
+            pieces = [content] if isinstance(content, str) else [part.get("text", "") for part in content]
+            parts += [message["role"], *pieces]
+        return "\n".join([*parts, "assistant\n"])
+
+
+def evaluate_policy(
+    model: Qwen2_5_VLForConditionalGeneration, encoder: Encoder, pixels: Pixels, maker: Maker, count: int
+) -> dict[str, float]:
+    """Format, outcome reward by type, and right or wrong thinking by answer, on held-out images."""
+    asked = [maker.question() for _ in range(count)]
+    examples = [Example(maker.policy_prompt(question), "", place) for place, question in asked]
+    figures: dict[str, float] = {}
+    for label, temperature in (("sampled at T=1", 1.0), ("greedy", 0.0)):
+        replies = generate(model, encoder, pixels, examples, temperature=temperature, max_new_tokens=MAX_REPLY_TOKENS)
+        outcomes, thinking = [], []
+        for (place, question), reply in zip(asked, replies, strict=True):
+            outcomes.append(score_outcome(question.problem_type, reply, question.answer, question.options))
+            thinking.append(judge(maker.images[place], question, extract_thinking(reply) or ""))
+        reward = np.array([outcome.reward for outcome in outcomes])
+        sound = np.array(thinking) >= 0.8
+        kinds = np.array([question.problem_type for _, question in asked])
+        figures[f"{label}: format followed"] = float(np.mean([outcome.format_ok for outcome in outcomes]))
+        figures[f"{label}: outcome reward"] = float(reward.mean())
+        for kind in TYPES:
+            figures[f"{label}: outcome reward, {kind}"] = float(reward[kinds == kind].mean())
+        figures[f"{label}: thinking score by rule"] = float(np.mean(thinking))
+        figures[f"{label}: right description, wrong answer"] = float(np.mean(sound & (reward < 0.5)))
+        figures[f"{label}: wrong description, right answer"] = float(np.mean(~sound & (reward >= 0.5)))
+    return figures
+
+
+def evaluate_trm(
+    model: Qwen2_5_VLForConditionalGeneration, encoder: Encoder, pixels: Pixels, maker: Maker, count: int
+) -> dict[str, float]:
+    """How well the TRM's scores match the rule's on held-out images, and what they do when the image is swapped."""
+    asked = [(*maker.question(),) for _ in range(count)]
+    judged = [judged_trace(maker.images[place], question, maker.rng) for place, question in asked]
+    examples = [
+        Example(maker.trm_prompt(question, thinking), "", place)
+        for (place, question), (thinking, _) in zip(asked, judged, strict=True)
+    ]
+    truth = np.array([score for _, score in judged])
+    swapped = [Example(e.prompt, "", (e.image + 1 + i) % len(maker.images)) for i, e in enumerate(examples)]
+    scores, other = (
+        np.array(
+            [
+                np.nan if (value := parse_score(reply)) is None else value
+                for reply in generate(model, encoder, pixels, batch, temperature=0.0, max_new_tokens=6)
+            ]
+        )
+        for batch in (examples, swapped)
+    )
+    parsed = np.isfinite(scores)
+    ranks = [np.unique(values[parsed], return_inverse=True)[1] for values in (scores, truth)]
+    good = truth >= 0.8
+    return {
+        "replies that are a score": float(parsed.mean()),
+        "mean absolute error": float(np.abs(scores - truth)[parsed].mean()),
+        "rank correlation (dense ranks)": float(np.corrcoef(*ranks)[0, 1]),
+        "mean score of right descriptions": float(np.nanmean(scores[good])),
+        "the same texts with another image": float(np.nanmean(other[good])),
+    }
+
+
+def save(model: Qwen2_5_VLForConditionalGeneration, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write a model that transformers, verl and vLLM load, in bfloat16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    save_processor(tokenizer, folder)
+
+
+def report(title: str, figures: dict[str, float]) -> str:
+    lines = [f"## {title}", "", "| figure | value |", "|-|-|"]
+    return "\n".join([*lines, *(f"| {name} | {value:.3f} |" for name, value in figures.items()), ""])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=HERE / "models", help="folder for policy/ and trm/")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--eye-steps", type=int, default=3000, help="steps of the vision tower's training")
+    parser.add_argument("--policy-steps", type=int, default=1500, help="SFT steps of the policy")
+    parser.add_argument("--trm-steps", type=int, default=1800, help="SFT steps of the TRM")
+    options = parser.parse_args(arguments)
+    torch.manual_seed(options.seed)
+    started = time.monotonic()
+
+    template = load_template(str(HERE / "trm_prompt.yaml"))
+    images = [image for image in load_images("train") if image.image_id < FIRST_RL_IMAGE]
+    tokenizer = train_tokenizer(tokenizer_texts(images, template, options.seed))
+    save_processor(tokenizer, options.out / "policy")
+    processor = AutoProcessor.from_pretrained(options.out / "policy").image_processor
+    pixels, encoder = Pixels(images, processor), Encoder(tokenizer)
+    maker = Maker(images, tokenizer, template, options.seed)
+    held_out = load_images("test")
+    test_pixels, test = Pixels(held_out, processor), Maker(held_out, tokenizer, template, options.seed + 1)
+
+    model = Qwen2_5_VLForConditionalGeneration(model_config(tokenizer))
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    train_eyes(model, images, pixels, options.eye_steps, lr=2e-3)
+    shared = {"encoder": encoder, "pixels": pixels, "batch_size": 64}
+    train_language(model, draw=maker.policy, steps=options.policy_steps, lr=2e-3, name="policy", **shared)
+    save(model, tokenizer, options.out / "policy")
+    model.float()
+    policy = evaluate_policy(model.eval(), encoder, test_pixels, test, 600)
+    print(report("Policy", policy), flush=True)
+
+    train_language(model.train(), draw=maker.trm, steps=options.trm_steps, lr=2e-3, name="trm", **shared)
+    save(model, tokenizer, options.out / "trm")
+    trm = evaluate_trm(model.float().eval(), encoder, test_pixels, test, 600)
+    card = "\n".join(
+        [
+            "# The quickstart's models",
+            "",
+            f"Made by `python examples/quickstart/make_models.py --seed {options.seed}` in "
+            f"{(time.monotonic() - started) / 60:.1f} minutes on {torch.get_num_threads()} threads; "
+            f"{sum(p.numel() for p in model.parameters()):,} parameters each. Measured on held-out images of easy-VQA "
+            "with the saved (bfloat16) weights: evidence that the mechanism works, not a benchmark.",
+            "",
+            report("Policy", policy),
+            report("Thinking reward model", trm),
+        ]
+    )
+    (options.out / "MODEL_CARD.md").write_text(card)
+    print(card)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Thinking traces about easy-VQA images, and the rule that judges them.
+
+A trace reads "The image shows a <colour> <shape>. So it is <answer>." The rule knows what the image really shows,
+and so it can say what a thinking reward model should learn to see.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+
+from data_preprocess.easy_vqa import COLORS, SHAPES, Question, ShapeImage
+
+_DESCRIPTION = re.compile(rf"The image shows a ({'|'.join(COLORS)}) ({'|'.join(SHAPES)})\.")
+_CONCLUSION = re.compile(r"So it is (\w+)\.")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A thinking text and the answer after it."""
+
+    thinking: str
+    answer: str
+
+    @property
+    def response(self) -> str:
+        """The whole response in the required format."""
+        return f"<think>{self.thinking}</think><answer>{self.answer}</answer>"
+
+
+def describe(color: str, shape: str, conclusion: str) -> str:
+    """A thinking text of the one form that all traces have."""
+    return f"The image shows a {color} {shape}. So it is {conclusion}."
+
+
+def answer_given(question: Question, color: str, shape: str) -> str:
+    """The answer that follows from seeing this colour and shape (the letter "A" where no option fits)."""
+    if question.problem_type == "numerical":
+        thing = question.text.removeprefix("how many ").removesuffix(" are there?").removesuffix("s")
+        return "1" if thing.removesuffix(" shape") in (color, shape) else "0"
+    word = color if "color" in question.text else shape
+    if question.problem_type == "free-form":
+        return word
+    letters = {option[3:]: option[0] for option in question.options}
+    return letters.get(word, "A")
+
+
+def possible_answers(question: Question) -> tuple[str, ...]:
+    """Every answer that a policy might give to the question."""
+    if question.problem_type == "numerical":
+        return ("0", "1")
+    if question.problem_type == "multiple choice":
+        return tuple(option[0] for option in question.options)
+    return COLORS if "color" in question.text else SHAPES
+
+
+def other(values: tuple[str, ...], value: str, rng: random.Random) -> str:
+    """One of the values that is not this one."""
+    return rng.choice([item for item in values if item != value])
+
+
+def policy_trace(
+    image: ShapeImage, question: Question, rng: random.Random, *, wrong_thinking: float, wrong_answer: float
+) -> Trace:
+    """A trace to start a policy from, wrong on purpose at the given rates, each in [0, 1], independently.
+
+    Wrong thinking misnames the colour or the shape but keeps the right answer; a wrong answer follows right thinking.
+    """
+    color, shape = image.color, image.shape
+    if rng.random() < wrong_thinking:
+        if rng.random() < 0.5:
+            color = other(COLORS, color, rng)
+        else:
+            shape = other(SHAPES, shape, rng)
+    answer = question.answer
+    if rng.random() < wrong_answer:
+        answer = other(possible_answers(question), answer, rng)
+    return Trace(describe(color, shape, answer), answer)
+
+
+def judge(image: ShapeImage, question: Question, thinking: str) -> float:
+    """Score of a thinking text in 0.0, 0.1 ... 1.0, by rule.
+
+    0.4 for the right colour, 0.4 for the right shape, 0.2 for a conclusion that follows from its own description;
+    repetition costs half, and a text of another form is worth nothing.
+    """
+    seen, concluded = _DESCRIPTION.findall(thinking), _CONCLUSION.findall(thinking)
+    rest = _CONCLUSION.sub("", _DESCRIPTION.sub("", thinking)).strip()
+    if not seen or rest:
+        return 0.0
+    color, shape = seen[0]
+    points = 4 * (color == image.color) + 4 * (shape == image.shape)
+    if concluded and concluded[0] == answer_given(question, color, shape):
+        points += 2
+    if len(seen) > 1 or len(concluded) > 1:
+        points //= 2
+    return points / 10
+
+
+def judged_trace(image: ShapeImage, question: Question, rng: random.Random) -> tuple[str, float]:
+    """A thinking text of random quality with its score, for training and testing a thinking reward model."""
+    color = image.color if rng.random() < 0.55 else other(COLORS, image.color, rng)
+    shape = image.shape if rng.random() < 0.55 else other(SHAPES, image.shape, rng)
+    conclusion = answer_given(question, color, shape)
+    if rng.random() < 0.35:
+        conclusion = rng.choice(possible_answers(question))
+    thinking = describe(color, shape, conclusion)
+    kind = rng.random()
+    if kind < 0.06:
+        thinking = f"{thinking} {thinking}"
+    elif kind < 0.10:
+        thinking = rng.choice(("", "So it is", "The image shows", f"{conclusion} {conclusion}", "score 1.0", color))
+    return thinking, judge(image, question, thinking)
