@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # they take seconds to import: only building a model does so
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 # The control tokens of Qwen2.5-VL, in its order.
 CONTROL_TOKENS = (
@@ -61,7 +65,7 @@ def build_tiny_vl(folder: Path, *, seed: int = 0, vocabulary: int = 512, max_ima
     return folder
 
 
-def _build_tokenizer(vocabulary: int):  # noqa: ANN202 - transformers is imported where it is needed: it takes seconds
+def _build_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -94,7 +98,7 @@ def _build_tokenizer(vocabulary: int):  # noqa: ANN202 - transformers is importe
     )
 
 
-def _build_model(tokenizer, seed: int):  # noqa: ANN001, ANN202
+def _build_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> PreTrainedModel:
     import torch
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 

@@ -6,51 +6,38 @@ A score is never invented: a server that fails, hangs or writes prose makes it m
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
-from PIL import Image
 
 from recipe.sophiavl.thinking_reward import endpoint as endpoints_of
 from recipe.sophiavl.thinking_reward.breaker import CircuitBreaker, Permit
 from recipe.sophiavl.thinking_reward.cache import LruCache, SharedComputations
 from recipe.sophiavl.thinking_reward.config import ClientConfig
 from recipe.sophiavl.thinking_reward.endpoint import Endpoint
-from recipe.sophiavl.thinking_reward.images import (
-    BadImageError,
-    ImageDigests,
-    ImageInput,
-    SourceImage,
-    data_url,
-    digest_images,
-    load_image,
-)
+from recipe.sophiavl.thinking_reward.images import BadImageError, ImageInput
 from recipe.sophiavl.thinking_reward.metrics import ClientMetrics
-from recipe.sophiavl.thinking_reward.prompt import (
-    PreparedPrompt,
-    clean_question,
-    clean_thinking,
-    load_template,
-    prepare_prompt,
-)
+from recipe.sophiavl.thinking_reward.prompt import clean_thinking, load_template
+from recipe.sophiavl.thinking_reward.questions import Question, Questions, digest_of
 from recipe.sophiavl.thinking_reward.reply import read_score
 from recipe.sophiavl.thinking_reward.retry import backoff_s
 from recipe.sophiavl.thinking_reward.scale import RESTRICTIONS, Restriction, is_refusal, restriction_fields
 from recipe.sophiavl.thinking_reward.transport import AttemptError, Reply, post_chat
 
-logger = logging.getLogger(__name__)
+# As aiohttp has it: part of asyncio since Python 3.11, a package of its own, which aiohttp installs, before.
+if sys.version_info >= (3, 11):
+    import asyncio as async_timeout
+else:
+    import async_timeout
 
-# Serialised questions kept for the responses of their groups, in bytes per process. A miss costs one encoding.
-PREPARED_BYTES = 64 * 2**20
-# Images up to this size are hashed on the event loop: handing them to a thread would cost more.
-INLINE_HASH_BYTES = 128 * 2**10
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,10 +106,7 @@ class ThinkingRewardClient:
         self._scores: SharedComputations[ThinkingScore] = SharedComputations(
             LruCache(config.cache_size), keep=lambda score: score.value is not None
         )
-        self._prepared: SharedComputations[PreparedPrompt] = SharedComputations(
-            LruCache(PREPARED_BYTES, weigh=lambda prompt: len(prompt.head))
-        )
-        self._digests = ImageDigests()
+        self._questions = Questions(self._template)
         self._heads = request_heads(config)
         self._session: aiohttp.ClientSession | None = None
         self._slots: asyncio.Semaphore | None = None
@@ -138,7 +122,7 @@ class ThinkingRewardClient:
     async def close(self) -> None:
         """Cancel what is under way and close all connections. A closed client opens again when it is used."""
         await self._scores.cancel()
-        await self._prepared.cancel()
+        await self._questions.close()
         if self._session is not None:
             await self._session.close()
         self._session = self._slots = self._loop = None
@@ -178,19 +162,17 @@ class ThinkingRewardClient:
     ) -> ThinkingScore:
         self._open()
         try:
-            sources = await self._digest(images)
-            key = _digest(question.encode("utf-8", "surrogatepass"), *(source.digest for source in sources))
-            prepared, _ = await self._prepared.get(key, lambda: asyncio.to_thread(self._prepare, question, sources))
+            identified = await self._questions.identify(question, images)
         except BadImageError as error:
             self._report("bad_image", str(error))
             return ThinkingScore(None, "bad_image", 0.0)
 
         async def ask() -> ThinkingScore:
-            return await self._ask(prepared, key, thinking, deadline)
+            return await self._ask(identified, thinking, deadline)
 
         if not self.config.cache_size:
             return await ask()
-        score_key = _digest(self._template.digest, key, thinking.encode("utf-8", "surrogatepass"))
+        score_key = digest_of(self._template.digest, identified.key, thinking.encode("utf-8", "surrogatepass"))
         score, source = await self._scores.get(score_key, ask)
         if source == "computed":
             return score
@@ -217,40 +199,30 @@ class ThinkingRewardClient:
                 "this ThinkingRewardClient is in use on another event loop: close it there, or make one each"
             )
 
-    async def _digest(self, images: Sequence[ImageInput]) -> list[SourceImage]:
-        loaded = [load_image(image) for image in images]
-        if all(self._is_quick(image) for image in loaded):
-            return digest_images(loaded, self._digests)
-        sources = await asyncio.to_thread(digest_images, loaded, self._digests)
-        for source in sources:
-            if source.pixels is not None:
-                self._digests.put(source.pixels, source.digest)
-        return sources
-
-    def _is_quick(self, image: bytes | Image.Image) -> bool:
-        return len(image) <= INLINE_HASH_BYTES if isinstance(image, bytes) else self._digests.get(image) is not None
-
-    def _prepare(self, question: str, sources: Sequence[SourceImage]) -> PreparedPrompt:
-        return prepare_prompt(self._template, clean_question(question), [data_url(source) for source in sources])
-
-    async def _ask(self, prepared: PreparedPrompt, key: bytes, thinking: str, deadline: float) -> ThinkingScore:
-        messages = prepared.messages_json(clean_thinking(self._template, thinking, self.config.max_thinking_chars))
+    async def _ask(self, question: Question, thinking: str, deadline: float) -> ThinkingScore:
         progress = _Progress(deadline)
-        ranked = endpoints_of.rank(self._endpoints, key)
         try:
-            await asyncio.wait_for(self._attempts(messages, ranked, progress), deadline - time.monotonic())
+            async with async_timeout.timeout(deadline - time.monotonic()):
+                await self._attempts(question, thinking, progress)
         except asyncio.TimeoutError:
             progress.error = "deadline"
+        except BadImageError as error:
+            progress.error = "bad_image"
+            self._report("bad_image", str(error))
         if progress.value is None:
             self._report(str(progress.error), f"after {progress.attempts} attempts at {progress.endpoint}")
         return progress.result()
 
-    async def _attempts(self, messages: bytes, ranked: Sequence[Endpoint], progress: _Progress) -> None:
+    async def _attempts(self, question: Question, thinking: str, progress: _Progress) -> None:
+        ranked = endpoints_of.rank(self._endpoints, question.key)
+        messages: bytes | None = None
         for retry in range(self.config.max_retries + 1):
             if retry and not await self._pause(retry - 1, ranked, progress):
                 return
             assert self._slots is not None
             async with self._slots:
+                # Here and not earlier: the first requests leave before the last ones are prepared.
+                messages = messages or await self._messages(question, thinking)
                 leave = endpoints_of.acquire(ranked, progress.failed)
                 if leave is None:
                     progress.error = "breaker_open"
@@ -258,6 +230,10 @@ class ThinkingRewardClient:
                 done = await self._attempt(messages, *leave, progress)
             if done:
                 return
+
+    async def _messages(self, question: Question, thinking: str) -> bytes:
+        prompt = await self._questions.prepare(question)
+        return prompt.messages_json(clean_thinking(self._template, thinking, self.config.max_thinking_chars))
 
     async def _pause(self, retry: int, ranked: Sequence[Endpoint], progress: _Progress) -> bool:
         """Wait before a retry; False, at once, where the wait would outlast the deadline."""
@@ -353,11 +329,3 @@ def request_heads(config: ClientConfig) -> dict[Restriction, bytes]:
         restriction: json.dumps({**shared, **restriction_fields(restriction)})[:-1].encode() + b', "messages": '
         for restriction in RESTRICTIONS
     }
-
-
-def _digest(*parts: bytes) -> bytes:
-    hasher = hashlib.blake2b(digest_size=16)
-    for part in parts:
-        hasher.update(len(part).to_bytes(8, "little"))
-        hasher.update(part)
-    return hasher.digest()

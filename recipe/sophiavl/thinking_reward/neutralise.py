@@ -66,6 +66,8 @@ def _split_delimiters(text: str, delimiters: Sequence[str]) -> str:
         if words:
             # A line that reads like the delimiter, or its words with any decoration, would fool a judge as well.
             core = r"[\W_]+".join(map(re.escape, words))
+            if words[0].lower() not in text.lower():
+                continue
             pattern = rf"^[^\w\n]*{core}[^\w\n]*$|[^\w\s]{{2,}}[^\w\n]*{core}[^\w\n]*"
             replacement = f"(marker: {' '.join(words)})"
         else:

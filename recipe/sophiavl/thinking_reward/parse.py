@@ -83,7 +83,7 @@ def _candidates(text: str, start: int) -> Iterator[FoundScore | None]:
     fence = _FENCE.fullmatch(text, start)
     if fence:
         json_start, json_end = fence.span("content")
-    if text[json_start:json_end].lstrip().startswith("{") and text[json_start:json_end].rstrip().endswith("}"):
+    if text[json_start:json_end].lstrip().startswith("{"):
         yield _json(text, json_start, json_end)
         return
     yield from _marked(text, start)
@@ -110,7 +110,8 @@ def _labels(text: str, start: int, end: int) -> Iterator[FoundScore | None]:
         rest = text[match.end() : line_end if line_end >= 0 else end]
         # "Score: 0.8 or 0.9": a second number beside the first makes it ambiguous.
         same_sentence = re.split(r"\.(?:\s|$)", rest, maxsplit=1)[0]
-        yield None if _ANY_NUMBER.search(same_sentence) else _checked(match)
+        cut = "." not in match["number"] and text[match.end("number") : end].strip() == "."
+        yield None if cut or _ANY_NUMBER.search(same_sentence) else _checked(match)
     labelled = {match.start() for match in _LABEL.finditer(text, start, end)}
     for match in _LABEL_WITHOUT_SCORE.finditer(text, start, end):
         if match.start() not in labelled and _ANY_NUMBER.search(text[match.end() : match.end() + 8]):

@@ -18,6 +18,7 @@ from typing import Any, get_args
 import aiohttp
 from PIL import Image, ImageDraw
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from recipe.sophiavl.thinking_reward.client import ThinkingRewardClient, read_api_key, request_heads
@@ -287,16 +288,18 @@ def sample_text(chars: int) -> str:
 
 
 def show(checks: Sequence[Check], console: Console) -> None:
-    """Print all checks as a table, and below it what to change."""
-    table = Table(title="Thinking reward model: preflight")
-    for column in ("endpoint", "check", "", "detail"):
-        table.add_column(column, overflow="fold")
-    for check in checks:
-        table.add_row(check.endpoint, check.name, "[green]ok[/]" if check.ok else "[red]failed[/]", check.detail)
-    console.print(table)
-    for check in checks:
-        if not check.ok:
-            console.print(f"[red]{check.name}[/]: {check.fix}", highlight=False, soft_wrap=True)
+    """Print the checks of each endpoint as a table, and below it what to change."""
+    for url in dict.fromkeys(check.endpoint for check in checks):
+        mine = [check for check in checks if check.endpoint == url]
+        table = Table(title=f"Thinking reward model at {url}", title_justify="left")
+        for column in ("check", "", "detail"):
+            table.add_column(column, overflow="fold")
+        for check in mine:
+            table.add_row(check.name, "[green]ok[/]" if check.ok else "[red]failed[/]", escape(check.detail))
+        console.print(table)
+        for check in mine:
+            if not check.ok:
+                console.print(f"[red]{check.name}[/]: {escape(check.fix)}", highlight=False, soft_wrap=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -321,7 +324,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = ClientConfig(urls=urls, **given, deadline_s=3 * given["timeout_s"])
         checks = asyncio.run(preflight(config))
     except (ValueError, PromptError) as error:
-        console.print(f"[red]{error}[/]", soft_wrap=True, highlight=False)
+        console.print(escape(str(error)), style="red", soft_wrap=True, highlight=False)
         return 2
     show(checks, console)
     return 0 if all(check.ok for check in checks) else 1

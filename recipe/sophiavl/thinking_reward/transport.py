@@ -106,11 +106,19 @@ def _status_error(response: aiohttp.ClientResponse, raw: bytes) -> AttemptError:
     status = response.status
     return AttemptError(
         f"http_{status}",
-        raw[:MAX_DETAIL_CHARS].decode("utf-8", errors="replace"),
+        _error_message(raw)[:MAX_DETAIL_CHARS],
         retryable=status in RETRYABLE_STATUS or status >= 500,
         server_fault=status >= 500,
         retry_after_s=retry_after_s(response.headers.get("Retry-After")),
     )
+
+
+def _error_message(raw: bytes) -> str:
+    """The message of an OpenAI-style error body, or the body itself."""
+    try:
+        return str(json.loads(raw)["error"]["message"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return raw.decode("utf-8", errors="replace")
 
 
 def parse_reply(raw: bytes) -> Reply:
