@@ -1,4 +1,4 @@
-"""verl's RL parquet schema (DESIGN.md section 5) as one row builder, shared by every preprocessor."""
+"""The parquet schemas that the preprocessors write: verl's RL rows (DESIGN.md section 5), and scored reasoning."""
 
 from __future__ import annotations
 
@@ -40,6 +40,23 @@ RL_SCHEMA = pa.schema(
 )
 
 
+THINKING_SCHEMA = pa.schema(
+    [
+        ("data_source", pa.string()),
+        ("question", pa.string()),
+        ("images", pa.list_(_IMAGE)),
+        ("thinking", pa.string()),
+        ("score", pa.float64()),
+        ("split", pa.string()),
+        ("index", pa.int64()),
+    ]
+)
+"""Scored reasoning, for the training of a thinking reward model.
+
+The prompt is not part of it: the training side renders these columns with the template that also serves.
+"""
+
+
 def labelled_options(options: Sequence[str]) -> list[str]:
     """Options as ``A. text`` lines; options that already carry their letter stay as they are."""
     labelled = []
@@ -74,10 +91,7 @@ def rl_row(
     Raises:
         ValueError: more ``<image>`` marks than images.
     """
-    missing = len(images) - question.count("<image>")
-    if missing < 0:
-        raise ValueError(f"question has {question.count('<image>')} <image> marks but {len(images)} images")
-    lines = ["<image>" * missing + question.strip(), *labelled_options(options)]
+    lines = [_marked(question, len(images)), *labelled_options(options)]
     return {
         "data_source": data_source,
         "prompt": [
@@ -96,3 +110,58 @@ def rl_row(
             "answer": answer,
         },
     }
+
+
+def thinking_row(
+    *,
+    data_source: str,
+    question: str,
+    thinking: str,
+    score: float,
+    split: str,
+    index: int,
+    images: Sequence[bytes] = (),
+) -> dict[str, Any]:
+    """One row of ``THINKING_SCHEMA``.
+
+    Args:
+        question: may hold ``<image>`` marks; missing ones are put in front.
+        thinking: the reasoning to be judged, without the final answer.
+        score: its score, in [0, 1].
+        images: encoded image files; none for a text-only question.
+
+    Raises:
+        ValueError: more ``<image>`` marks than images.
+    """
+    return {
+        "data_source": data_source,
+        "question": _marked(question, len(images)),
+        "images": [{"bytes": data, "path": None} for data in images],
+        "thinking": thinking,
+        "score": score,
+        "split": split,
+        "index": index,
+    }
+
+
+def _marked(question: str, images: int) -> str:
+    """The question with one ``<image>`` mark for each image."""
+    marks = question.count("<image>")
+    if marks > images:
+        raise ValueError(f"question has {marks} <image> marks but {images} images")
+    return "<image>" * (images - marks) + question.strip()
+
+
+def with_split(batch: pa.RecordBatch, split: str) -> pa.RecordBatch:
+    """The rows with `split` written into their ``extra_info.split``, or into ``split`` where that is a column."""
+    names = batch.schema.names
+    column = "split" if "split" in names else "extra_info"
+    position = names.index(column)
+    values = pa.array([split] * batch.num_rows, pa.string())
+    if column == "extra_info":
+        struct = batch.column(position)
+        fields = struct.type.fields
+        values = pa.StructArray.from_arrays(
+            [values if field.name == "split" else struct.field(field.name) for field in fields], fields=fields
+        )
+    return batch.set_column(position, batch.schema.field(position), values)

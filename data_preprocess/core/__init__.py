@@ -1,0 +1,1 @@
+"""What every preprocessor shares: reading sources, checking rows and images, splitting, writing shards."""

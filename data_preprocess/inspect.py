@@ -1,0 +1,115 @@
+"""Look at a preprocessed parquet file.
+
+    python -m data_preprocess.inspect data/train-00000.parquet [MORE.parquet ...] [--html sheet.html]
+
+Prints the schema and counts by problem type and by data source, with the number of different images of each source and
+the rows that the most used one serves; writes a page of sampled rows with their images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from data_preprocess.core.sheet import render_sheet
+
+_BATCH_ROWS = 64
+
+
+@dataclass
+class Counts:
+    """What the files hold."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    text_only: Counter[str] = field(default_factory=Counter)
+    images: defaultdict[str, Counter[bytes]] = field(default_factory=lambda: defaultdict(Counter))
+    image_bytes: int = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Count one row."""
+        source = row.get("data_source") or "(none)"
+        self.kinds[(row.get("extra_info") or {}).get("problem_type") or "(none)"] += 1
+        self.sources[source] += 1
+        images = [image["bytes"] for image in row.get("images") or ()]
+        self.text_only[source] += not images
+        self.image_bytes += sum(map(len, images))
+        self.images[source].update({blake2b(data, digest_size=8).digest() for data in images})
+
+    def tables(self) -> list[dict[str, Any]]:
+        """The counts as tables of text and numbers."""
+        rows = []
+        for source, count in self.sources.most_common():
+            used = self.images[source]
+            rows.append((source, count, self.text_only[source], len(used), max(used.values(), default=0)))
+        columns = ("data source", "rows", "text-only", "different images", "rows of the most used image")
+        return [
+            {"title": "By problem type", "columns": ("problem type", "rows"), "rows": self.kinds.most_common()},
+            {"title": "By data source", "columns": columns, "rows": rows},
+        ]
+
+
+def read_rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    """All rows of the files, a batch at a time in memory."""
+    for path in files:
+        with pq.ParquetFile(path) as parquet:
+            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
+                yield from batch.to_pylist()
+
+
+def sample_numbers(total: int, samples: int, seed: int) -> set[int]:
+    """Row numbers of a random sample without repetition, the same for the same seed."""
+    return set(random.Random(seed).sample(range(total), min(samples, total)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", type=Path, nargs="+", help="parquet files of one schema")
+    parser.add_argument("--html", type=Path, help="page to write (default: beside the first file)")
+    parser.add_argument("--samples", type=int, default=24, help="rows on the page (default: 24)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample (default: 0)")
+    args = parser.parse_args(argv)
+    console = Console()
+    try:
+        schema = pq.read_schema(args.files[0])
+        total = sum(pq.read_metadata(path).num_rows for path in args.files)
+        wanted = sample_numbers(total, max(0, args.samples), args.seed)
+        counts, sampled = Counts(), {}
+        for number, row in enumerate(read_rows(args.files)):
+            counts.add(row)
+            if number in wanted:
+                sampled[number] = row
+    except (OSError, pa.ArrowException) as error:
+        Console(stderr=True).print(f"{parser.prog}: {error}", style="red", markup=False, soft_wrap=True)
+        return 1
+    console.print(escape(schema.to_string(show_schema_metadata=False)), highlight=False)
+    console.print(f"{total} rows, {counts.image_bytes / 2**20:.1f} MiB of images")
+    for table in counts.tables():
+        shown = Table(*table["columns"], title=table["title"])
+        for row in table["rows"]:
+            shown.add_row(escape(str(row[0])), *map(str, row[1:]))
+        console.print(shown)
+    page = args.html or args.files[0].with_suffix(".html")
+    page.write_text(
+        render_sheet(", ".join(path.name for path in args.files), counts.tables(), sampled), encoding="utf-8"
+    )
+    console.print(f"Sample sheet: {escape(str(page))}", soft_wrap=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
