@@ -1,0 +1,65 @@
+"""Free-form outcome: mean of the ROUGE-1, ROUGE-2 and ROUGE-L F1 scores."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from nltk.stem.porter import PorterStemmer
+from rapidfuzz.distance import LCSseq
+from rouge_score.rouge_scorer import RougeScorer
+from rouge_score.scoring import fmeasure
+from rouge_score.tokenizers import Tokenizer
+
+from reward_score.text import normalise, strip_dollars, words
+
+_STEMMER = PorterStemmer()
+
+
+class UnicodeTokenizer(Tokenizer):
+    """rouge-score's tokenizer with stemming, for every script: its own one drops whatever is not ASCII."""
+
+    def tokenize(self, text: str) -> list[str]:
+        """Lower-case words (see :func:`reward_score.text.words`), the ASCII ones of over 3 letters Porter-stemmed."""
+        return [_stem(word) if len(word) > 3 and word.isascii() else word for word in words(text)]
+
+
+_TOKENIZER = UnicodeTokenizer()
+_ROUGE_N = RougeScorer(["rouge1", "rouge2"], tokenizer=_TOKENIZER)
+
+
+def score_free_form(answer: str, truth: str) -> float:
+    """Reward of a free-form answer.
+
+    Case, punctuation and word endings (Porter stemmer, as in the published code) do not count. A truth of one word has
+    no bigrams: ROUGE-2 is undefined and left out of the mean, so that the right word scores 1. A truth without any
+    word (such as ``?!``) is compared as text.
+
+    Args:
+        answer: text of the answer.
+        truth: true text, not empty.
+
+    Returns:
+        A float in [0, 1]; 1 for equal words in equal order, 0 for an empty answer.
+    """
+    truth, answer = strip_dollars(truth), strip_dollars(answer)
+    reference, hypothesis = _TOKENIZER.tokenize(truth), _TOKENIZER.tokenize(answer)
+    if not reference:
+        return float(normalise(answer) == normalise(truth))
+    if not hypothesis:
+        return 0.0
+    rouge_n = _ROUGE_N.score(truth, answer)
+    scores = [rouge_n["rouge1"].fmeasure, _rouge_l(reference, hypothesis)]
+    if len(reference) > 1:
+        scores.append(rouge_n["rouge2"].fmeasure)
+    return sum(scores) / len(scores)
+
+
+def _rouge_l(reference: list[str], hypothesis: list[str]) -> float:
+    """ROUGE-L F1. rouge-score's own is quadratic in pure Python: seconds on a rambling answer."""
+    common = LCSseq.similarity(reference, hypothesis)
+    return fmeasure(common / len(hypothesis), common / len(reference))
+
+
+@lru_cache(maxsize=65536)
+def _stem(word: str) -> str:
+    return _STEMMER.stem(word)
