@@ -12,9 +12,10 @@ import argparse
 import random
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from data_preprocess.core.errors import SourceError
 from data_preprocess.core.sheet import render_sheet
-
-_BATCH_ROWS = 64
+from data_preprocess.core.sources import read_file
 
 
 @dataclass
@@ -62,17 +63,35 @@ class Counts:
         ]
 
 
-def read_rows(files: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    """All rows of the files, a batch at a time in memory."""
+def schema_and_total(files: Sequence[Path]) -> tuple[pa.Schema, int]:
+    """The schema of the first file, and the number of rows of all.
+
+    Raises:
+        SourceError: a file that is no parquet.
+    """
+    footers = []
     for path in files:
-        with pq.ParquetFile(path) as parquet:
-            for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, use_threads=False):
-                yield from batch.to_pylist()
+        try:
+            footers.append(pq.read_metadata(path))
+        except (OSError, pa.ArrowException) as error:
+            raise SourceError(f"{path}: cannot be read as parquet: {error}") from error
+    return footers[0].schema.to_arrow_schema(), sum(footer.num_rows for footer in footers)
+
+
+def count_and_sample(files: Sequence[Path], wanted: set[int]) -> tuple[Counts, dict[int, dict[str, Any]]]:
+    """Counts of all rows, and the rows with the `wanted` numbers; one batch of rows in memory at a time."""
+    counts, sampled = Counts(), {}
+    rows = chain.from_iterable(map(read_file, files))
+    for number, (row, _) in enumerate(rows):
+        counts.add(row or {})
+        if number in wanted:
+            sampled[number] = row or {}
+    return counts, sampled
 
 
 def sample_numbers(total: int, samples: int, seed: int) -> set[int]:
     """Row numbers of a random sample without repetition, the same for the same seed."""
-    return set(random.Random(seed).sample(range(total), min(samples, total)))
+    return set(random.Random(seed).sample(range(total), max(0, min(samples, total))))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,15 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     console = Console()
     try:
-        schema = pq.read_schema(args.files[0])
-        total = sum(pq.read_metadata(path).num_rows for path in args.files)
-        wanted = sample_numbers(total, max(0, args.samples), args.seed)
-        counts, sampled = Counts(), {}
-        for number, row in enumerate(read_rows(args.files)):
-            counts.add(row)
-            if number in wanted:
-                sampled[number] = row
-    except (OSError, pa.ArrowException) as error:
+        schema, total = schema_and_total(args.files)
+        counts, sampled = count_and_sample(args.files, sample_numbers(total, args.samples, args.seed))
+    except SourceError as error:
         Console(stderr=True).print(f"{parser.prog}: {error}", style="red", markup=False, soft_wrap=True)
         return 1
     console.print(escape(schema.to_string(show_schema_metadata=False)), highlight=False)

@@ -27,7 +27,8 @@ MAX_FILE_BYTES = 256 * 2**20
 MAX_ASPECT_RATIO = 200
 
 DIGEST_BYTES = 16
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF")
+# JPEG takes its variant MPO along.
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _UNTOUCHED = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _JPEG_QUALITY = 95
 # What Pillow's decoders raise on damaged data.
@@ -100,15 +101,14 @@ def find_inside(path: str, *, field: str, root: Path, bases: Sequence[Path]) -> 
     if PurePosixPath(path).is_absolute() or windows.drive or windows.root:
         raise RowError(Fault.OUTSIDE_ROOT, field, f"{path!r} is absolute; paths must be relative to the image root")
     real_root = root.resolve()
-    outside = True
+    outside = False
     for base in bases:
         try:
             # Not strict: a path out of the root is reported as such whether or not anything is there.
             file = (base / path).resolve()
             if not file.is_relative_to(real_root):
-                continue
-            outside = False
-            if file.is_file():
+                outside = True
+            elif file.is_file():
                 return file
         except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, a loop of links
             raise RowError(Fault.MISSING_IMAGE, field, f"{path[:200]!r} is not a usable path: {error}") from error
@@ -121,6 +121,8 @@ def _checked(data: bytes, field: str, max_pixels: int | None) -> bytes:
     """`data` itself if it is a sound PNG or JPEG of at most `max_pixels`, else the image encoded anew."""
     try:
         with warnings.catch_warnings():
+            # Damaged metadata, which Pillow warns of, is no fault of an image that decodes.
+            warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
                 width, height = image.size

@@ -1,0 +1,119 @@
+"""Images: untouched where possible, re-encoded where asked, never a crash on damaged bytes."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from preprocess_builders import encoded, jpeg, png
+
+from data_preprocess.core.errors import Fault, RowError
+from data_preprocess.core.images import load_image
+
+GRADIENT = Image.linear_gradient("L").resize((400, 300)).convert("RGB")
+
+
+def load(data: bytes, max_pixels: int | None = None) -> bytes:
+    return load_image(data, field="image", root=None, max_pixels=max_pixels).data
+
+
+@pytest.mark.parametrize("data", [png(1), jpeg(1), png(1, mode="P"), png(1, mode="L"), png(1, mode="1")])
+def test_png_and_jpeg_pass_through_untouched(data: bytes) -> None:
+    assert load(data) == data
+    assert load(data, max_pixels=20 * 16) == data
+
+
+@pytest.mark.parametrize(
+    ("kind", "mode"), [("WEBP", "RGB"), ("WEBP", "RGBA"), ("GIF", "P"), ("BMP", "RGB"), ("TIFF", "CMYK")]
+)
+def test_other_formats_become_png(kind: str, mode: str) -> None:
+    options = {"lossless": True} if kind == "WEBP" else {}
+    original = encoded(GRADIENT.convert(mode), kind, **options)
+    with Image.open(io.BytesIO(load(original))) as made, Image.open(io.BytesIO(original)) as source:
+        assert (made.format, made.size) == ("PNG", (400, 300))
+        assert made.convert("RGB").tobytes() == source.convert("RGB").tobytes()
+
+
+@pytest.mark.parametrize("max_pixels", [1, 100, 5000, 119_999])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_larger_images_shrink_to_the_limit_and_keep_shape_and_format(kind: str, max_pixels: int) -> None:
+    with Image.open(io.BytesIO(load(encoded(GRADIENT, kind), max_pixels))) as made:
+        assert made.format == kind
+        assert made.width * made.height <= max_pixels
+        assert made.width * made.height >= 0.8 * max_pixels - 20
+        assert abs(made.width / made.height - 4 / 3) < 0.5 or max_pixels == 1
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA", "I;16"])
+def test_images_of_every_mode_shrink(mode: str) -> None:
+    image = GRADIENT.convert("I").convert("I;16") if mode == "I;16" else GRADIENT.convert(mode)
+    with Image.open(io.BytesIO(load(encoded(image, "PNG"), 1000))) as made:
+        made.load()
+        assert made.width * made.height <= 1000
+
+
+def test_the_digest_is_of_the_source_and_not_of_the_encoding() -> None:
+    data = encoded(GRADIENT, "PNG")
+    whole = load_image(data, field="image", root=None)
+    small = load_image(data, field="image", root=None, max_pixels=100)
+    assert whole.digest == small.digest
+    assert whole.digest != load_image(png(2), field="image", root=None).digest
+
+
+def test_mapping_of_bytes_or_path(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(4))
+    for ref in ({"bytes": png(4), "path": "elsewhere.png"}, {"bytes": None, "path": "a.png"}, "a.png", "./a.png"):
+        assert load_image(ref, field="image", root=tmp_path).data == png(4)
+
+
+def test_a_link_that_stays_inside_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real.png").write_bytes(png(4))
+    (tmp_path / "link.png").symlink_to("real.png")
+    assert load_image("link.png", field="image", root=tmp_path).data == png(4)
+
+
+def test_a_root_that_is_itself_a_link_works(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.png").write_bytes(png(4))
+    (tmp_path / "root").symlink_to("real")
+    assert load_image("a.png", field="image", root=tmp_path / "root").data == png(4)
+
+
+def test_a_path_without_an_image_folder_is_a_missing_image() -> None:
+    with pytest.raises(RowError) as caught:
+        load_image("a.png", field="image", root=None)
+    assert caught.value.fault is Fault.MISSING_IMAGE
+
+
+SOUND = [encoded(GRADIENT, kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(SOUND), st.integers(0, 2**32), st.sampled_from([None, 1000]))
+def test_damaged_bytes_are_a_row_error_or_an_image_that_decodes(
+    sound: bytes, seed: int, max_pixels: int | None
+) -> None:
+    chance = random.Random(seed)
+    damaged = bytearray(sound)
+    for _ in range(chance.randint(1, 8)):
+        damaged[chance.randrange(min(len(damaged), chance.choice([64, 512, 10**9])))] = chance.randrange(256)
+    if chance.random() < 0.3:
+        del damaged[chance.randrange(1, len(damaged)) :]
+    made = load_or_fault(bytes(damaged), max_pixels)
+    if isinstance(made, Fault):
+        assert made in (Fault.UNREADABLE_IMAGE, Fault.DECOMPRESSION_BOMB)
+    else:
+        with Image.open(io.BytesIO(made)) as image:
+            image.load()
+
+
+def load_or_fault(data: bytes, max_pixels: int | None) -> bytes | Fault:
+    try:
+        return load(data, max_pixels)
+    except RowError as error:
+        return error.fault

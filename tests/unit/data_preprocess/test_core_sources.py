@@ -1,0 +1,116 @@
+"""Sources: streams in a fixed order, whatever the file kind."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_preprocess.core.errors import SourceError
+from data_preprocess.core.sources import HubSource, LocalSource, SourceFile, files_under, read_file
+
+ROWS = [{"a": number, "b": f"text {number}", "c": [0.5, None]} for number in range(100)]
+
+
+def write(path: Path, rows: list[dict] = ROWS) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    else:
+        path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.parquet"])
+def test_every_kind_of_file_gives_the_same_rows(tmp_path: Path, name: str) -> None:
+    assert [fields for fields, _ in read_file(write(tmp_path / name))] == ROWS
+
+
+def test_json_lines_under_the_name_json(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl").rename(tmp_path / "a.json")
+    assert [fields for fields, _ in read_file(tmp_path / "a.json")] == ROWS
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("a.json", b" \n"), ("a.parquet", b"no"), ("a.csv", b"a,b"), ("a.json", b"[1,")]
+)
+def test_unusable_files_are_source_errors_that_name_them(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(SourceError, match=name):
+        list(read_file(tmp_path / name))
+
+
+def test_files_are_read_in_turns(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{name}.json", ROWS[:count]) for name, count in (("x", 3), ("y", 1), ("z", 2))]
+    source = LocalSource(tmp_path, tuple(SourceFile(path) for path in files), tmp_path)
+    order = [("x.json", 0), ("y.json", 0), ("z.json", 0), ("x.json", 1), ("z.json", 1), ("x.json", 2)]
+    for _ in range(2):
+        assert [(row.file, row.row) for row in source.rows()] == order
+
+
+def test_memory_of_a_json_array_does_not_grow_with_its_rows(tmp_path: Path) -> None:
+    peaks = []
+    for count in (500, 20_000):
+        path = write(tmp_path / f"{count}.json", [{"text": "x" * 200}] * count)
+        tracemalloc.start()
+        assert sum(1 for _ in read_file(path)) == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+def test_identity_changes_with_a_file(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json")
+    source = LocalSource(tmp_path, (SourceFile(path),), tmp_path)
+    before = source.identity()
+    assert source.identity() == before
+    write(path, ROWS[:50])
+    assert source.identity() != before
+
+
+def test_total_rows_is_known_for_parquet_only(tmp_path: Path) -> None:
+    parquet, array = write(tmp_path / "a.parquet"), write(tmp_path / "b.json")
+    assert LocalSource(tmp_path, (SourceFile(parquet),) * 2, tmp_path).total_rows() == 200
+    assert LocalSource(tmp_path, (SourceFile(parquet), SourceFile(array)), tmp_path).total_rows() is None
+
+
+def test_files_under_are_sorted_known_and_listed_once(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for name in ("b.json", "a.jsonl", "deep/c.parquet", "notes.txt"):
+        (tmp_path / name).touch()
+    found = files_under(tmp_path, ["**/*", "*.json"])
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a.jsonl", "b.json", "deep/c.parquet"]
+
+
+def test_no_files_is_a_source_error(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no \.json"):
+        LocalSource(tmp_path, (), tmp_path)
+
+
+def test_a_hub_data_set_streams_with_its_images_undecoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`load_dataset` takes a folder for a hub name: the same code path without a network."""
+    import datasets
+    from preprocess_builders import png
+
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    features = datasets.Features({"images": datasets.Sequence(datasets.Image()), "problem": datasets.Value("string")})
+    rows = {"images": [[{"bytes": png(n), "path": None}] for n in range(5)], "problem": [str(n) for n in range(5)]}
+    (tmp_path / "data").mkdir()
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
+    source = HubSource(str(tmp_path), (("train", None),))
+    made = list(source.rows())
+    assert [row.fields["problem"] for row in made] == rows["problem"]
+    assert [row.fields["images"][0]["bytes"] for row in made] == [png(n) for n in range(5)]
+    assert made[0].file == f"{tmp_path}:train"
+
+
+def test_a_name_that_the_hub_does_not_give_is_a_source_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(SourceError, match="nobody/nothing"):
+        list(HubSource("nobody/nothing", (("train", None),)).rows())

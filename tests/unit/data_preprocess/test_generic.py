@@ -1,0 +1,110 @@
+"""The generic preprocessor: any columns, by a mapping."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from preprocess_builders import output_rows, png, rejected_rows
+
+from data_preprocess import generic
+from data_preprocess.core.errors import SourceError
+
+OPTIONS = ["--column", "question=q", "--column", "answer=a", "--column", "images=picture"]
+ROW = {"q": "What is it?", "a": "a bus", "picture": "1.png", "choices": ["a car", "a bus"], "kind": "multiple choice"}
+
+
+def convert(source: Path, out: Path, *options: str) -> int:
+    return generic.main([str(source), "--out", str(out), "--workers", "1", *options])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "1.png").write_bytes(png(1))
+    return tmp_path / "in"
+
+
+def test_columns_and_constants_on_the_command_line(folder: Path, tmp_path: Path) -> None:
+    (folder / "rows.jsonl").write_text(json.dumps(ROW))
+    constants = ["--constant", "problem_type=free-form", "--constant", "data_source=mine", "--constant", "ability=cars"]
+    assert convert(folder / "rows.jsonl", tmp_path / "out", *OPTIONS, *constants) == 0
+    (row,) = output_rows(tmp_path / "out")
+    assert row["prompt"][1]["content"] == "<image>What is it?"
+    assert (row["data_source"], row["ability"]) == ("mine", "cars")
+    assert row["reward_model"]["ground_truth"] == "a bus"
+
+
+@pytest.mark.parametrize("write", [yaml.safe_dump, json.dumps])
+def test_mapping_file_and_what_overrides_it(folder: Path, tmp_path: Path, write) -> None:
+    (folder / "rows.json").write_text(json.dumps([ROW]))
+    columns = {"question": "q", "answer": "a", "images": "picture", "options": "choices", "problem_type": "nonsense"}
+    (tmp_path / "mapping").write_text(write({"columns": columns, "constants": {"data_source": "mine"}}))
+    mapping = ["--mapping", str(tmp_path / "mapping"), "--column", "problem_type=kind"]
+    assert convert(folder / "rows.json", tmp_path / "out", *mapping) == 0
+    (row,) = output_rows(tmp_path / "out")
+    assert row["prompt"][1]["content"] == "<image>What is it?\nA. a car\nB. a bus"
+    assert row["reward_model"]["ground_truth"] == "B"
+
+
+def test_a_folder_of_parquet_with_embedded_images(tmp_path: Path) -> None:
+    (tmp_path / "in" / "deep").mkdir(parents=True)
+    rows = [{"question": "Read.", "answer": "STOP", "problem_type": "OCR", "images": png(n)} for n in range(3)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in" / "deep" / "a.parquet")
+    convert(tmp_path / "in", tmp_path / "out")
+    made = output_rows(tmp_path / "out")
+    assert [row["images"][0]["bytes"] for row in made] == [png(0), png(1), png(2)]
+    assert {row["data_source"] for row in made} == {"deep/a.parquet"}
+
+
+def test_several_images_and_an_image_root(folder: Path, tmp_path: Path) -> None:
+    (folder / "2.png").write_bytes(png(2))
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROW | {"q": "<image> or <image>?", "picture": ["1.png", "2.png"]}))
+    options = ["--constant", "problem_type=free-form", "--image-root", str(folder)]
+    convert(tmp_path / "rows.jsonl", tmp_path / "out", *OPTIONS, *options)
+    (row,) = output_rows(tmp_path / "out")
+    assert [image["bytes"] for image in row["images"]] == [png(1), png(2)]
+    assert row["prompt"][1]["content"] == "<image> or <image>?"
+
+
+def test_rows_without_images_are_text_only(tmp_path: Path) -> None:
+    rows = [
+        {"question": "1 + 1?", "answer": 2, "problem_type": "numerical", "images": empty} for empty in (None, "", [])
+    ]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    convert(tmp_path / "rows.json", tmp_path / "out")
+    assert [(row["images"], row["ability"]) for row in output_rows(tmp_path / "out")] == [([], "text")] * 3
+
+
+def test_an_unmapped_column_shows_in_the_rejections(folder: Path, tmp_path: Path) -> None:
+    (folder / "rows.jsonl").write_text(json.dumps(ROW))
+    convert(folder / "rows.jsonl", tmp_path / "out")
+    (rejected,) = rejected_rows(tmp_path / "out")
+    assert (rejected["field"], rejected["reason"]) == ("question", "is missing or empty")
+
+
+@pytest.mark.parametrize(
+    ("columns", "constants"), [(["colour=c"], []), (["question"], []), ([], ["answer=4"]), ([], ["ability="])]
+)
+def test_unknown_names_are_errors(columns: list[str], constants: list[str]) -> None:
+    with pytest.raises(SourceError):
+        generic.read_mapping(None, columns, constants)
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "fields: {}", "columns: [question]", "columns: {question: 3}", "{"])
+def test_unusable_mapping_files_are_errors(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mapping.yaml").write_text(text)
+    with pytest.raises(SourceError):
+        generic.read_mapping(tmp_path / "mapping.yaml", [], [])
+
+
+def test_unusable_sources_are_errors(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").touch()
+    with pytest.raises(SourceError, match=r"rows\.csv"):
+        generic.open_source(str(tmp_path / "rows.csv"), None, "train")
+    with pytest.raises(SourceError, match="no "):
+        generic.open_source(str(tmp_path), None, "train")
