@@ -48,7 +48,9 @@ PATCH = 14
 MERGED_PATCH = 2 * PATCH
 
 
-def build_tiny_vl(folder: Path, *, seed: int = 0, vocabulary: int = 512, max_image_tokens: int = 16) -> Path:
+def build_tiny_vl(
+    folder: Path, *, seed: int = 0, vocabulary: int = 512, max_image_tokens: int = 16, text: str = TRAINING_TEXT
+) -> Path:
     """Write model, tokenizer and image processor to `folder`, and return it. Needs torch and transformers.
 
     Args:
@@ -56,16 +58,17 @@ def build_tiny_vl(folder: Path, *, seed: int = 0, vocabulary: int = 512, max_ima
         seed: of the random weights.
         vocabulary: tokens beside the control tokens, at least 256.
         max_image_tokens: most tokens that one image becomes.
+        text: what the tokenizer learns its merges from; on such text it needs as few tokens as a large one does.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = _build_tokenizer(vocabulary)
+    tokenizer = _build_tokenizer(vocabulary, text)
     tokenizer.save_pretrained(folder)
     _build_model(tokenizer, seed).save_pretrained(folder)
     _write_processor(folder, max_image_tokens)
     return folder
 
 
-def _build_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
+def _build_tokenizer(vocabulary: int, text: str) -> PreTrainedTokenizerFast:
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -86,7 +89,7 @@ def _build_tokenizer(vocabulary: int) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    tokenizer.train_from_iterator([TRAINING_TEXT] * 4, trainer)
+    tokenizer.train_from_iterator([text] * 4, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

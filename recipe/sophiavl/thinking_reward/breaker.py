@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Literal
@@ -45,7 +46,7 @@ class CircuitBreaker:
         self._clock = clock
         self._failures = 0
         self._opened_at: float | None = None
-        self._probing = False
+        self._probe_over: asyncio.Event | None = None
 
     @property
     def state(self) -> State:
@@ -54,28 +55,42 @@ class CircuitBreaker:
             return "closed"
         return "half_open" if self._clock() - self._opened_at >= self._reset_s else "open"
 
+    @property
+    def probing(self) -> bool:
+        """Whether the probe is under way."""
+        return self._probe_over is not None
+
+    async def wait_for_probe(self) -> None:
+        """Wait until no probe is under way."""
+        if self._probe_over is not None:
+            await self._probe_over.wait()
+
     def would_permit(self) -> bool:
         """Whether a request could pass now, without claiming the probe."""
-        return self.state == "closed" or (self.state == "half_open" and not self._probing)
+        return self.state == "closed" or (self.state == "half_open" and not self.probing)
 
     def acquire(self) -> Permit | None:
         """Leave to send a request, or None. In the half-open state the one permit given is the probe."""
         if not self.would_permit():
             return None
-        self._probing = self.state == "half_open"
-        return Permit(self, is_probe=self._probing)
+        is_probe = self.state == "half_open"
+        if is_probe:
+            self._probe_over = asyncio.Event()
+        return Permit(self, is_probe=is_probe)
 
     def _succeeded(self) -> None:
         self._failures = 0
         self._opened_at = None
-        self._probing = False
+        self._end_probe()
 
     def _failed(self, *, is_probe: bool) -> None:
         self._failures += 1
         # Requests sent before it opened may still fail afterwards: only the probe's failure starts the wait anew.
         if is_probe or (self._opened_at is None and self._failures >= self._limit):
             self._opened_at = self._clock()
-            self._probing = False
+            self._end_probe()
 
     def _end_probe(self) -> None:
-        self._probing = False
+        if self._probe_over is not None:
+            self._probe_over.set()
+            self._probe_over = None

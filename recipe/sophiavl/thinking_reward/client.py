@@ -219,6 +219,7 @@ class ThinkingRewardClient:
         for retry in range(self.config.max_retries + 1):
             if retry and not await self._pause(retry - 1, ranked, progress):
                 return
+            await endpoints_of.wait_for_probe(ranked)
             assert self._slots is not None
             async with self._slots:
                 # Here and not earlier: the first requests leave before the last ones are prepared.

@@ -56,6 +56,18 @@ def choose(ranked: Sequence[Endpoint], failed: Mapping[str, int]) -> Endpoint | 
     return min(open_to_us, key=lambda endpoint: failed.get(endpoint.url, 0), default=None)
 
 
+async def wait_for_probe(ranked: Sequence[Endpoint]) -> None:
+    """Where no endpoint takes requests but one is being probed, wait for the outcome.
+
+    A probe costs its own score no less time, and a server that has recovered then loses nobody.
+    """
+    if choose(ranked, {}) is None:
+        for endpoint in ranked:
+            if endpoint.breaker.probing:
+                await endpoint.breaker.wait_for_probe()
+                return
+
+
 def acquire(ranked: Sequence[Endpoint], failed: Mapping[str, int]) -> tuple[Endpoint, Permit] | None:
     """Choose an endpoint and take leave to send it a request; None where every breaker is open."""
     endpoint = choose(ranked, failed)
