@@ -66,21 +66,11 @@ echo "Starting the thinking reward model on port $port (log: $RUN_DIR/trm.log)"
 wait_for_server "http://127.0.0.1:$port/health" "$trm_pid" "$RUN_DIR/trm.log" 180
 
 VERL_FILE_LOGGER_PATH="$RUN_DIR/metrics-$(date +%Y%m%d-%H%M%S).jsonl" \
-setsid python -m recipe.sophiavl.main_sophiavl platform=cpu \
-  data.train_files="$DATA_DIR/train.parquet" data.val_files="$DATA_DIR/val.parquet" data.seed="$SEED" \
-  data.train_batch_size=16 data.max_prompt_length=256 data.max_response_length=48 \
-  actor_rollout_ref.model.path="$MODELS/policy" \
-  actor_rollout_ref.actor.optim.lr=3e-4 actor_rollout_ref.actor.kl_loss_coef=0.01 \
-  actor_rollout_ref.actor.ppo_mini_batch_size=16 actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=64 \
-  actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=64 \
-  actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=64 \
-  actor_rollout_ref.rollout.n=8 actor_rollout_ref.rollout.max_model_len=512 \
-  actor_rollout_ref.rollout.max_num_seqs=64 actor_rollout_ref.rollout.max_num_batched_tokens=2048 \
-  actor_rollout_ref.rollout.val_kwargs.do_sample=true actor_rollout_ref.rollout.val_kwargs.temperature=1.0 \
-  thinking_reward.urls="[http://127.0.0.1:$port/v1]" thinking_reward.model=trm \
-  thinking_reward.prompt_path="$PWD/examples/quickstart/trm_prompt.yaml" thinking_reward.score_validation=true \
-  trainer.logger='[console,file]' trainer.total_training_steps="$STEPS" \
-  trainer.test_freq="$STEPS" trainer.save_freq=20 trainer.max_actor_ckpt_to_keep=1 \
+setsid python -m recipe.sophiavl.main_sophiavl platform=cpu preset=quickstart \
+  data.train_files="$DATA_DIR/train.parquet" data.val_files="$DATA_DIR/val.parquet" \
+  data.seed="$SEED" actor_rollout_ref.rollout.seed="$SEED" \
+  actor_rollout_ref.model.path="$MODELS/policy" thinking_reward.urls="[http://127.0.0.1:$port/v1]" \
+  trainer.total_training_steps="$STEPS" trainer.test_freq="$STEPS" \
   trainer.default_local_dir="$RUN_DIR/checkpoints" \
   trainer.rollout_data_dir="$RUN_DIR/rollouts" trainer.validation_data_dir="$RUN_DIR/validation" \
   "$@" >>"$RUN_DIR/train.log" 2>&1 &

@@ -1,0 +1,137 @@
+"""A short real run: verl, Ray, FSDP, vLLM rollouts, and a TRM that lies; killed after its checkpoint, and resumed."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.lying_trm import LyingProxy
+from tests.support.training import TrainingRun
+
+pytestmark = pytest.mark.e2e
+
+STEPS = 4
+GROUP_SIZE = 4
+PROMPTS = 8
+CORRELATION = "training/rollout_actor_probs_pearson_corr"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], lying_trm: LyingProxy) -> TrainingRun:
+    """STEPS steps in two starts: the first is killed once the checkpoint of step 2 is complete."""
+    training = TrainingRun(
+        tmp_path_factory.mktemp("run"),
+        f"data.train_files={data_files['train']}",
+        f"data.val_files={data_files['val']}",
+        f"data.train_batch_size={PROMPTS}",
+        f"actor_rollout_ref.actor.ppo_mini_batch_size={PROMPTS}",
+        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
+        f"actor_rollout_ref.rollout.n={GROUP_SIZE}",
+        # large steps, so that stale rollout weights would show
+        "actor_rollout_ref.actor.optim.lr=2e-3",
+        f"thinking_reward.urls=[{lying_trm.url}]",
+        f"trainer.total_training_steps={STEPS}",
+        "trainer.save_freq=2",
+        f"trainer.test_freq={STEPS}",
+    )
+    training.start()
+    training.wait_for(training.folder / "checkpoints/latest_checkpointed_iteration.txt", "2")
+    training.kill()
+    return training.run()
+
+
+def by_group(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    groups = defaultdict(list)
+    for row in rows:
+        groups[row["group"]].append(row)
+    return list(groups.values())
+
+
+def mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def equation_3(group: list[Mapping[str, Any]]) -> float:
+    correct = [row["thinking_reward"] for row in group if row["outcome_reward"] >= 0.5]
+    wrong = [row["thinking_reward"] for row in group if row["outcome_reward"] < 0.5]
+    if not correct or not wrong or mean(correct) >= mean(wrong):
+        return 1.0
+    return math.exp(mean(correct) - mean(wrong))
+
+
+def test_dumped_rewards_are_equation_5_at_every_step(run: TrainingRun) -> None:
+    lowest = 1.0
+    for step in range(1, STEPS + 1):
+        rows = run.rollouts(step)
+        groups = by_group(rows)
+        assert len(rows) == PROMPTS * GROUP_SIZE
+        assert {len(group) for group in groups} == {GROUP_SIZE}
+        for group in groups:
+            gamma = equation_3(group)
+            lowest = min(lowest, gamma)
+            for row in group:
+                expected = row["outcome_reward"] + gamma * 0.3 * math.exp(-step / STEPS) * row["thinking_reward"]
+                assert row["gamma"] == pytest.approx(gamma)
+                assert row["score"] == pytest.approx(expected, abs=1e-5)
+                assert row["thinking_asked"] == row["format_ok"]
+    assert lowest < 1.0, "a TRM that lies must be distrusted somewhere"
+
+
+def test_the_batch_that_was_trained_on_has_these_rewards(run: TrainingRun) -> None:
+    """verl computes critic/rewards from the tensors that it trains on."""
+    for step in range(1, STEPS + 1):
+        scores = [row["score"] for row in run.rollouts(step)]
+        logged = run.metrics()[step]
+        assert logged["critic/rewards/mean"] == pytest.approx(mean(scores), abs=1e-5)
+        assert logged["critic/rewards/max"] == pytest.approx(max(scores), abs=1e-5)
+        assert logged["critic/rewards/min"] == pytest.approx(min(scores), abs=1e-5)
+
+
+def test_annealing_follows_the_global_step_through_the_resume(run: TrainingRun) -> None:
+    metrics = run.metrics()
+    assert [step for step in metrics if "reward/mean" in metrics[step]] == [1, 2, 3, 4]
+    second_start = (run.folder / "metrics-2.jsonl").read_text()
+    assert '"training/global_step":3' in second_start
+    assert '"training/global_step":2' not in second_start, "the resumed run must not train step 2 again"
+    for step in range(1, STEPS + 1):
+        assert metrics[step]["thinking_reward/anneal"] == pytest.approx(math.exp(-step / STEPS))
+
+
+def test_the_rollout_server_has_the_trained_weights(run: TrainingRun) -> None:
+    """The actor moved away from the reference, and the rollout's probabilities moved with it."""
+    metrics = run.metrics()
+    for step in range(1, STEPS + 1):
+        assert metrics[step][CORRELATION] > 0.99
+    assert metrics[STEPS]["actor/kl_loss"] > 10 * max(metrics[1]["actor/kl_loss"], 1e-6)
+
+
+def test_components_are_logged(run: TrainingRun) -> None:
+    for step in range(1, STEPS + 1):
+        logged, rows = run.metrics()[step], run.rollouts(step)
+        groups = by_group(rows)
+        assert logged["outcome_reward/mean"] == pytest.approx(mean(row["outcome_reward"] for row in rows))
+        assert logged["thinking_reward/mean"] == pytest.approx(mean(row["thinking_reward"] for row in rows))
+        assert logged["trust/gamma_mean"] == pytest.approx(mean(map(equation_3, groups)))
+        assert logged["trust/distrusted_frac"] == pytest.approx(mean(equation_3(group) < 1 for group in groups))
+        assert logged["thinking_reward/coverage"] == 1.0
+        assert 0 < logged["thinking_reward/latency_p50"] <= logged["thinking_reward/latency_p95"]
+
+
+def test_validation_is_scored_by_outcome_alone(run: TrainingRun) -> None:
+    for step in (0, STEPS):
+        rows = run.validations(step)
+        assert rows
+        assert all(row["score"] == pytest.approx(row["outcome_reward"]) for row in rows)
+        assert any(row["thinking_reward"] for row in rows), "the preset asks the TRM for validation responses too"
+
+
+def test_text_only_rows_train_beside_images(run: TrainingRun) -> None:
+    questions = [row["input"] for step in range(1, STEPS + 1) for row in run.rollouts(step)]
+    text_only = [question for question in questions if "how many shapes are" in question]
+    assert 0 < len(text_only) < len(questions)

@@ -1,0 +1,63 @@
+"""A thinking reward model that lies: a real server's scores turned upside down by a proxy in front of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import aiohttp
+from aiohttp import web
+
+
+class LyingProxy:
+    """Passes everything on to ``upstream``, but answers a chat's score s with 1 - s. Serves while in its context.
+
+    Args:
+        upstream: root URL of the real server, without ``/v1``.
+    """
+
+    def __init__(self, upstream: str) -> None:
+        self.upstream = upstream
+        self.replies = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._runner: web.AppRunner | None = None
+
+    def __enter__(self) -> LyingProxy:
+        self._thread.start()
+        self.url = asyncio.run_coroutine_threadsafe(self._start(), self._loop).result(30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._stop(), self._loop).result(30)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(30)
+
+    async def _start(self) -> str:
+        self._session = aiohttp.ClientSession()
+        app = web.Application(client_max_size=2**26)
+        app.router.add_route("*", "/{path:.*}", self._pass_on)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        port = site._server.sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}/v1"
+
+    async def _stop(self) -> None:
+        await self._runner.cleanup()
+        await self._session.close()
+
+    async def _pass_on(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        headers = {"Content-Type": request.headers["Content-Type"]} if body else {}
+        async with self._session.request(
+            request.method, f"{self.upstream}{request.rel_url}", data=body, headers=headers
+        ) as answer:
+            if answer.status != 200 or not request.path.endswith("/chat/completions"):
+                return web.Response(body=await answer.read(), status=answer.status, content_type=answer.content_type)
+            reply = await answer.json()
+        message = reply["choices"][0]["message"]
+        message["content"] = f"{1 - float(message['content']):.1f}"
+        self.replies += 1
+        return web.json_response(reply)

@@ -1,0 +1,102 @@
+"""Runs the recipe's entry point as a user would, in a process of its own, and reads what verl logged and dumped."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from recipe.sophiavl.report import METRICS_PATTERN, Steps, load_metrics
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RUN_LIMIT_S = 420
+
+
+class TrainingRun:
+    """One folder with one training run, which may be started several times (and resumes).
+
+    Args:
+        folder: where metrics, dumps, checkpoints and logs go.
+        overrides: Hydra overrides on top of ``platform=cpu preset=quickstart``.
+    """
+
+    def __init__(self, folder: Path, *overrides: str) -> None:
+        self.folder = folder
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.log = folder / "train.log"
+        self._starts = 0
+        self._command = [
+            *(sys.executable, "-m", "recipe.sophiavl.main_sophiavl", "platform=cpu", "preset=quickstart"),
+            f"trainer.default_local_dir={folder}/checkpoints",
+            f"trainer.rollout_data_dir={folder}/rollouts",
+            f"trainer.validation_data_dir={folder}/validation",
+            f"hydra.run.dir={folder}/hydra",
+            *overrides,
+        ]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> TrainingRun:
+        """Start the training in the background."""
+        self._starts += 1
+        metrics = self.folder / METRICS_PATTERN.replace("*", f"-{self._starts}")
+        environment = {**os.environ, "VERL_FILE_LOGGER_PATH": str(metrics), "HF_HUB_OFFLINE": "1"}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=REPOSITORY,
+                start_new_session=True,
+            )
+        return self
+
+    def wait(self) -> int:
+        """Wait for the end, for RUN_LIMIT_S seconds at most; returns the exit code."""
+        try:
+            return self._process.wait(RUN_LIMIT_S)
+        finally:
+            self.kill()
+
+    def run(self) -> TrainingRun:
+        """Start, wait, and fail with the end of the log unless it succeeded."""
+        code = self.start().wait()
+        assert code == 0, f"exit code {code}; the end of {self.log}:\n{self.tail()}"
+        return self
+
+    def wait_for(self, file: Path, content: str | None = None) -> None:
+        """Wait until a file of the run exists (and reads ``content``)."""
+        limit = time.monotonic() + RUN_LIMIT_S
+        while not (file.exists() and (content is None or file.read_text() == content)):
+            assert self._process.poll() is None, f"ended too early; the end of {self.log}:\n{self.tail()}"
+            assert time.monotonic() < limit, f"no {file} after {RUN_LIMIT_S} s; {self.tail()}"
+            time.sleep(0.05)
+
+    def kill(self) -> None:
+        """End it at once with all its processes, as a crash would."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(30)
+
+    def tail(self, characters: int = 4000) -> str:
+        """The end of the log."""
+        return self.log.read_text(errors="replace")[-characters:]
+
+    def metrics(self) -> Steps:
+        """verl's logged metrics by step, over all starts."""
+        return load_metrics(sorted(self.folder.glob(METRICS_PATTERN)))
+
+    def rollouts(self, step: int) -> list[dict[str, Any]]:
+        """The dumped responses of one training step."""
+        return [json.loads(line) for line in (self.folder / "rollouts" / f"{step}.jsonl").read_text().splitlines()]
+
+    def validations(self, step: int) -> list[dict[str, Any]]:
+        """The dumped responses of one validation."""
+        return [json.loads(line) for line in (self.folder / "validation" / f"{step}.jsonl").read_text().splitlines()]

@@ -1,0 +1,87 @@
+"""Reward metrics of a small batch, counted by hand."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from recipe.sophiavl.metrics import asked_and_missing, reward_metrics
+from recipe.sophiavl.reward_manager import ThinkingRewardManager
+from recipe.sophiavl.settings import ThinkingRewardSettings
+
+SETTINGS = ThinkingRewardSettings(client={"urls": ("http://127.0.0.1:1/v1",), "model": "trm"})
+
+
+def component(outcome: float, thinking: float | None, **changes: Any) -> dict[str, Any]:
+    return {
+        "outcome_reward": outcome,
+        "format_ok": True,
+        "answer": "x",
+        "problem_type": "numerical",
+        "thinking_reward": thinking,
+        "thinking_asked": True,
+        "thinking_error": "",
+        "thinking_latency_s": 1.0,
+    } | changes
+
+
+def measure(
+    components: list[dict[str, Any]], groups: list[str], settings: ThinkingRewardSettings = SETTINGS
+) -> dict[str, float]:
+    schedule = {"step": 5, "total_steps": 10, "settings": settings}
+    rewards = ThinkingRewardManager.weigh_groups(components, groups, **schedule)
+    return reward_metrics(components, groups, rewards, **schedule)
+
+
+def test_trusted_and_distrusted_groups() -> None:
+    components = [component(1, 0.9), component(0, 0.1), component(1, 0.2), component(0, 0.8)]
+    metrics = measure(components, ["a", "a", "b", "b"])
+    gamma = math.exp(0.2 - 0.8)
+    assert metrics["trust/gamma_mean"] == pytest.approx((1 + gamma) / 2)
+    assert metrics["trust/gamma_lowest"] == pytest.approx(gamma)
+    assert metrics["trust/distrusted_frac"] == 0.5
+    assert metrics["trust/mu_correct"] == pytest.approx(0.55)
+    assert metrics["trust/mu_wrong"] == pytest.approx(0.45)
+    assert metrics["thinking_reward/anneal"] == pytest.approx(math.exp(-0.5))
+    assert metrics["thinking_reward/mean"] == pytest.approx(0.5)
+    thinking_term = 0.3 * math.exp(-0.5) * (0.9 + 0.1 + gamma * 0.2 + gamma * 0.8) / 4
+    assert metrics["reward/mean"] == pytest.approx(0.5 + thinking_term)
+
+
+def test_groups_count_once_whatever_their_size() -> None:
+    components = [component(1, 0.9), *(component(o, t) for o, t in ((1, 0.0), (0, 1.0), (0, 1.0), (0, 1.0)))]
+    metrics = measure(components, ["a", "b", "b", "b", "b"])
+    assert metrics["trust/gamma_mean"] == pytest.approx((1 + math.exp(-1)) / 2)
+
+
+def test_missing_scores_lower_coverage_and_are_counted_by_kind() -> None:
+    components = [
+        component(1, 0.9),
+        component(0, None, thinking_error="timeout"),
+        component(0, 0.0, thinking_asked=False, thinking_latency_s=None),
+    ]
+    metrics = measure(components, ["a", "a", "b"])
+    assert metrics["thinking_reward/coverage"] == 0.5
+    assert metrics["thinking_reward/failed/timeout"] == 1
+    assert metrics["thinking_reward/asked_frac"] == pytest.approx(2 / 3)
+    assert metrics["trust/used_frac"] == pytest.approx(1 / 3)
+    assert asked_and_missing(components) == (2, 1)
+
+
+def test_types_are_separate_only_where_mixed() -> None:
+    mixed = [component(1, 0.5), component(0, 0.7, problem_type="multiple choice")]
+    metrics = measure(mixed, ["a", "b"])
+    assert metrics["outcome_reward/numerical/mean"] == 1
+    assert metrics["outcome_reward/multiple_choice/mean"] == 0
+    assert metrics["thinking_reward/multiple_choice/mean"] == pytest.approx(0.7)
+    assert not any("numerical" in name for name in measure([component(1, 0.5)], ["a"]))
+
+
+def test_without_thinking_reward_the_reward_is_the_outcome() -> None:
+    off = ThinkingRewardSettings(enable=False)
+    components = [component(1, None, thinking_asked=False), component(0, None, thinking_asked=False)]
+    metrics = measure(components, ["a", "a"], off)
+    assert metrics["reward/mean"] == 0.5
+    assert not any(name.startswith(("trust/", "thinking_reward/")) for name in metrics)
