@@ -27,7 +27,7 @@ from rich.table import Table
 
 from data_preprocess.core.errors import SourceError
 from data_preprocess.core.sheet import render_sheet
-from data_preprocess.core.sources import read_file
+from data_preprocess.core.sources import read_parquet
 
 
 @dataclass
@@ -81,11 +81,10 @@ def schema_and_total(files: Sequence[Path]) -> tuple[pa.Schema, int]:
 def count_and_sample(files: Sequence[Path], wanted: set[int]) -> tuple[Counts, dict[int, dict[str, Any]]]:
     """Counts of all rows, and the rows with the `wanted` numbers; one batch of rows in memory at a time."""
     counts, sampled = Counts(), {}
-    rows = chain.from_iterable(map(read_file, files))
-    for number, (row, _) in enumerate(rows):
-        counts.add(row or {})
+    for number, row in enumerate(chain.from_iterable(map(read_parquet, files))):
+        counts.add(row)
         if number in wanted:
-            sampled[number] = row or {}
+            sampled[number] = row
     return counts, sampled
 
 

@@ -174,7 +174,7 @@ def read_file(path: Path) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
         SourceError: not a file of a known kind, or broken so that the rows after the fault cannot be found.
     """
     if path.suffix == ".parquet":
-        return _read_parquet(path)
+        return ((row, None) for row in read_parquet(path))
     if path.suffix == ".jsonl" or (path.suffix == ".json" and not _is_json_array(path)):
         return _read_lines(path)
     if path.suffix == ".json":
@@ -216,12 +216,16 @@ def _as_object(row: Any) -> tuple[dict[str, Any] | None, str | None]:
     return (row, None) if isinstance(row, dict) else (None, f"a row must be an object, not {type(row).__name__}")
 
 
-def _read_parquet(path: Path) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
+def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
+    """Rows of a parquet file, a batch of them in memory at a time.
+
+    Raises:
+        SourceError: not a readable parquet file.
+    """
     try:
         with pq.ParquetFile(path) as parquet:
             for batch in parquet.iter_batches(batch_size=_PARQUET_BATCH, use_threads=False):
-                for row in batch.to_pylist():
-                    yield row, None
+                yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path}: cannot be read as parquet: {error}") from error
 
