@@ -68,16 +68,18 @@ class TrustGRPOMixin:
     def _compute_reward_colocate(self, batch: KVBatchMeta, metrics: dict | None = None) -> KVBatchMeta:
         """verl passes prompts, responses and raw prompts only, and stores each extra key as a field of its own; the
         manager needs the row's fields too, and every other path keeps the extras in ``extra_fields``."""
-        rows = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=[*_MANAGER_FIELDS])
+        fields = [*_MANAGER_FIELDS, "extra_fields"]
+        rows = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        kept = list(rows.pop("extra_fields"))
         with _extra_reward_inputs(self.reward_loop_manager, rows) as outputs:
             batch = super()._compute_reward_colocate(batch, metrics)
         names = outputs[0].meta_info["reward_extra_keys"]
         extras = [
-            {"reward_extra_info": {name: outputs[0].non_tensor_batch[name][i] for name in names}}
-            for i in range(len(batch))
+            {**fields, "reward_extra_info": {name: outputs[0].non_tensor_batch[name][i] for name in names}}
+            for i, fields in enumerate(kept)
         ]
-        fields = TensorDict({"extra_fields": NonTensorStack(*extras)}, batch_size=len(batch))
-        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=fields)
+        written = TensorDict({"extra_fields": NonTensorStack(*extras)}, batch_size=len(batch))
+        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=written)
         return batch
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:

@@ -1,0 +1,52 @@
+"""The TRM hosted by verl itself: on a resource pool of its own, and colocated with the training."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import MODELS
+from tests.support.training import TrainingRun
+
+pytestmark = pytest.mark.e2e
+
+STEPS = 2
+
+
+@pytest.mark.parametrize("mode", ["pool", "colocated"])
+def test_hosted_trm_scores_every_response(tmp_path: Path, data_files: dict[str, Path], mode: str) -> None:
+    own_pool = mode == "pool"
+    run = TrainingRun(
+        tmp_path,
+        f"data.train_files={data_files['train']}",
+        f"data.val_files={data_files['val']}",
+        "data.train_batch_size=4",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+        "actor_rollout_ref.rollout.n=4",
+        f"thinking_reward.mode={mode}",
+        "reward.reward_model.enable=true",
+        f"reward.reward_model.enable_resource_pool={str(own_pool).lower()}",
+        "reward.reward_model.n_gpus_per_node=1",
+        f"reward.reward_model.nnodes={int(own_pool)}",
+        f"reward.reward_model.model_path={MODELS / 'trm'}",
+        "reward.reward_model.rollout.max_model_len=512",
+        "reward.reward_model.rollout.max_num_seqs=32",
+        "reward.reward_model.rollout.max_num_batched_tokens=2048",
+        f"ray_kwargs.ray_init.num_gpus={1 + own_pool}",
+        f"trainer.total_training_steps={STEPS}",
+        "trainer.val_before_train=false",
+        f"trainer.test_freq={STEPS}",
+        "trainer.save_freq=-1",
+    ).run()
+    for step in range(1, STEPS + 1):
+        rows = run.rollouts(step)
+        assert any(row["thinking_asked"] for row in rows)
+        assert all(row["thinking_reward"] is not None and row["thinking_error"] == "" for row in rows)
+        for row in rows:
+            term = row["gamma"] * 0.3 * math.exp(-step / STEPS) * row["thinking_reward"]
+            assert row["score"] == pytest.approx(row["outcome_reward"] + term, abs=1e-5)
+        assert len({row["thinking_reward"] for row in rows}) > 1, "a trained TRM tells traces apart"
+        assert run.metrics()[step]["thinking_reward/coverage"] == 1.0
+    assert all(row["score"] == pytest.approx(row["outcome_reward"]) for row in run.validations(STEPS))
