@@ -16,6 +16,10 @@ class RolloutMismatchError(RuntimeError):
     """The rollout engine computes other token probabilities than the actor."""
 
 
+class ThinkingRewardLostError(RuntimeError):
+    """Too many thinking scores stay away."""
+
+
 def check_rollout_matches_actor(metrics: Mapping[str, float], settings: EngineSettings, *, step: int) -> None:
     """Stop a run whose rollout engine and actor disagree about the same tokens.
 

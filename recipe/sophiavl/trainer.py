@@ -18,7 +18,7 @@ from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-from recipe.sophiavl.guards import MissingScoresWindow, check_rollout_matches_actor
+from recipe.sophiavl.guards import MissingScoresWindow, ThinkingRewardLostError, check_rollout_matches_actor
 from recipe.sophiavl.metrics import asked_and_missing, reward_metrics
 from recipe.sophiavl.reward_manager import VALIDATION_FIELD, ThinkingRewardManager
 from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
@@ -42,6 +42,7 @@ class TrustGRPOMixin:
         self._missing_scores = MissingScoresWindow(self.settings.max_missing_frac, self.settings.missing_window_steps)
         self._dump_fields: dict[str, dict[str, Any]] = {}
         self._saved_step: int | None = None
+        self._stop_reason: str | None = None
 
     # ------------------------------------------------------------------ data
 
@@ -63,6 +64,14 @@ class TrustGRPOMixin:
 
     def on_step_begin(self) -> None:
         super().on_step_begin()
+        # Here and not in on_step_end, so that the last step's metrics and dump are written.
+        if self._stop_reason is not None:
+            self._shutdown_dump_executor()
+            raise ThinkingRewardLostError(
+                f"{self._stop_reason} The checkpoint of step {self._saved_step} is in "
+                f"{self.config.trainer.default_local_dir}: start again with trainer.resume_mode=auto once the server "
+                "answers"
+            )
         self._dump_fields = {}
 
     def _compute_reward_colocate(self, batch: KVBatchMeta, metrics: dict | None = None) -> KVBatchMeta:
@@ -129,15 +138,9 @@ class TrustGRPOMixin:
 
     def on_step_end(self) -> None:
         super().on_step_end()
-        complaint = self._missing_scores.complaint()
-        if complaint is None:
-            return
-        if self._saved_step != self.global_steps:
+        self._stop_reason = self._missing_scores.complaint()
+        if self._stop_reason is not None and self._saved_step != self.global_steps:
             self._save_checkpoint()
-        raise RuntimeError(
-            f"{complaint} The checkpoint of step {self.global_steps} is in {self.config.trainer.default_local_dir}: "
-            "start again with trainer.resume_mode=auto once the server answers."
-        )
 
     def _dump_generations(
         self, inputs: list, outputs: list, gts: list, scores: list, reward_extra_infos_dict: dict, dump_path: str

@@ -14,11 +14,15 @@ class LyingProxy:
 
     Args:
         upstream: root URL of the real server, without ``/v1``.
+
+    Attributes:
+        url: base URL to ask.
+        available: while False, every chat is answered with 503.
     """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
-        self.replies = 0
+        self.available = True
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._runner: web.AppRunner | None = None
@@ -49,6 +53,8 @@ class LyingProxy:
         await self._session.close()
 
     async def _pass_on(self, request: web.Request) -> web.Response:
+        if not self.available and request.path.endswith("/chat/completions"):
+            return web.Response(status=503)
         body = await request.read()
         headers = {"Content-Type": request.headers["Content-Type"]} if body else {}
         async with self._session.request(
@@ -59,5 +65,4 @@ class LyingProxy:
             reply = await answer.json()
         message = reply["choices"][0]["message"]
         message["content"] = f"{1 - float(message['content']):.1f}"
-        self.replies += 1
         return web.json_response(reply)
