@@ -102,8 +102,12 @@ def choice_truth(truth: str, options: Sequence[str], question: str, field: str) 
     no options, they must stand in the question with their letters.
 
     Raises:
-        RowError: no option is the truth, or its letter and its text name different options.
+        RowError: no option is the truth, or its letter and its text name different options, or the options carry
+            letters in another order than A, B, C ..., so that a letter may mean either.
     """
+    labels = [label[1].upper() if (label := _LABEL.match(option)) else "" for option in options]
+    if labels != sorted(labels) and sorted(labels) == list(ascii_uppercase[: len(labels)]):
+        raise RowError(Fault.TRUTH_NOT_IN_OPTIONS, field, f"the options' letters are out of order: {', '.join(labels)}")
     texts = [_without_label(option, index) for index, option in enumerate(options)]
     # Letters first: "B" is the second option even where some option's text is "B".
     if _LETTERS.fullmatch(truth):

@@ -35,7 +35,7 @@ def parser(description: str | None, source_help: str) -> argparse.ArgumentParser
         "--workers", type=int, default=default_workers(), help="processes (default: one per core, at most 8)"
     )
     made.add_argument("--strict", action="store_true", help="stop at the first bad row instead of recording it")
-    made.add_argument("--overwrite", action="store_true", help="replace what another run left in --out")
+    made.add_argument("--overwrite", action="store_true", help="throw away what --out holds and start over")
     return made
 
 

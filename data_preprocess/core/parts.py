@@ -25,7 +25,7 @@ from data_preprocess.core.splits import leak_keys
 BATCH_ROWS = 64
 BATCH_BYTES = 8 * 2**20
 # Columns that travel with a row until it is split.
-KEYS, FIXED_SPLIT, KIND, DATA_SOURCE = _EXTRA = ("_keys", "_fixed_split", "_kind", "_data_source")
+KEYS, FIXED_SPLIT, KIND, DATA_SOURCE = ("_keys", "_fixed_split", "_kind", "_data_source")
 _EXTRA_FIELDS = [
     pa.field(KEYS, pa.list_(pa.binary())),
     pa.field(FIXED_SPLIT, pa.string()),

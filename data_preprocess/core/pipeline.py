@@ -43,7 +43,7 @@ class Settings:
         shard_rows, shard_bytes: bounds of one shard (bytes of Arrow data, before compression of the text).
         strict: stop at the first bad row.
         workers: processes; the output does not depend on it.
-        overwrite: throw away what another run left in the output folder.
+        overwrite: throw away what the output folder holds, and start from the beginning.
         progress: show progress bars.
     """
 
@@ -152,12 +152,12 @@ def _make_parts(source: Source, adapter: Adapter, settings: Settings, work: Path
 
 
 def _chunks(rows: Iterator[RawRow]) -> Iterator[list[RawRow]]:
-    """The rows of each part: bounded in number, and in bytes where rows carry their images."""
+    """The rows of each part: bounded in number, and in the size of what they carry (long texts, embedded images)."""
     chunk: list[RawRow] = []
     size = 0
     for row in rows:
         chunk.append(row)
-        size += _embedded_bytes(row.fields)
+        size += _content_size(row.fields)
         if len(chunk) == PART_ROWS or size >= PART_BYTES:
             yield chunk
             chunk, size = [], 0
@@ -165,13 +165,13 @@ def _chunks(rows: Iterator[RawRow]) -> Iterator[list[RawRow]]:
         yield chunk
 
 
-def _embedded_bytes(value: Any) -> int:
-    if isinstance(value, bytes):
+def _content_size(value: Any) -> int:
+    if isinstance(value, bytes | str):
         return len(value)
     if isinstance(value, dict):
-        return sum(map(_embedded_bytes, value.values()))
+        return sum(map(_content_size, value.values()))
     if isinstance(value, list):
-        return sum(map(_embedded_bytes, value))
+        return sum(map(_content_size, value))
     return 0
 
 

@@ -184,7 +184,7 @@ def build_messages(
     pending = ""
     for is_slot, piece in template.parts:
         if is_slot and piece == "images":
-            if pending.strip():
+            if pending.strip() and image_urls:
                 content.append({"type": "text", "text": pending})
                 pending = ""
             content.extend({"type": "image_url", "image_url": {"url": url}} for url in image_urls)

@@ -71,6 +71,11 @@ def test_options_in_the_question_itself() -> None:
             checks.choice_truth(truth, [], asked, "solution")
 
 
+def test_letters_out_of_order_could_mean_either() -> None:
+    with pytest.raises(RowError, match="out of order: B, A"):
+        checks.choice_truth("A", ["B. a car", "A. a bus"], "Which?", "solution")
+
+
 def test_a_truth_that_is_two_options_is_no_truth() -> None:
     with pytest.raises(RowError, match="more than one option") as caught:
         checks.choice_truth("a car", ["a car", "A car"], "Which?", "solution")

@@ -20,6 +20,8 @@ from reward_score.free_form import UnicodeTokenizer, score_free_form
         ("!?", "a red car", 0),
         ("running dogs", "run dog", 1),
         ("the walls are walking", "the walled are walk", 1),
+        ("his", "hi", 0),  # words of up to 3 letters are not stemmed, nor those of other alphabets
+        ("cafés", "café", 0),
         # one word: no bigrams, so ROUGE-2 is left out
         ("car", "car", 1),
         ("Car.", "car", 1),

@@ -72,6 +72,9 @@ def test_sets(options: list[str], truth: str) -> None:
         ("the  Eiffel Tower.", "The Eiffel Tower", None, 1.0),
         ("Eiffel", "The Eiffel Tower", None, 0.0),
         ("", "The Eiffel Tower", None, 0.0),
+        ("", ".", None, 0.0),
+        # an option's text goes before a lead-in
+        ("option B", "A", ["option B", "x"], 1.0),
         # equal options are one option
         ("C", "A", ["red", "blue", "red"], 1.0),
         ("B", "A", ["red", "blue", "red"], 0.0),

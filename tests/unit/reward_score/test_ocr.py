@@ -26,6 +26,8 @@ from reward_score.ocr import score_ocr
         ("ภาษาไทย", "ภาษาไทย", 0),
         ("$E = mc$", "E = mc", 0),
         ("$5", "5", 1),
+        ("cost 5$", "ost 5", 1),
+        ("$x$ and $y$", "x$ and $y", 2 / 3),
         ("안녕 세상", "안녕 세계", 1 / 2),
     ],
 )
