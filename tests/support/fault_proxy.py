@@ -15,7 +15,18 @@ from aiohttp import web
 
 from tests.support.stand_in import completion, make_app
 
-Fault = Literal["503", "429", "hang", "reset", "truncated_json", "broken_off", "wrong_type", "wrong_shape", "prose"]
+Fault = Literal[
+    "503",
+    "429",
+    "429_for_an_hour",
+    "hang",
+    "reset",
+    "truncated_json",
+    "broken_off",
+    "wrong_type",
+    "wrong_shape",
+    "prose",
+]
 Plan = Callable[[int], Fault | None]
 """The fault for the request with this number, counted from 0; None passes it on."""
 
@@ -108,6 +119,7 @@ async def _spoil(fault: Fault, request: web.Request) -> web.StreamResponse:
     answers: dict[str, web.Response] = {
         "503": web.Response(status=503, text="overloaded, 0.9"),
         "429": web.Response(status=429, headers={"Retry-After": str(RETRY_AFTER_S)}),
+        "429_for_an_hour": web.Response(status=429, headers={"Retry-After": "3600"}),
         "truncated_json": web.Response(body=good[: len(good) - 20], content_type="application/json"),
         "wrong_type": web.Response(body=good, content_type="text/html"),
         "wrong_shape": web.json_response({"score": 0.9}),

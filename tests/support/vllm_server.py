@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
-START_LIMIT_S = 240
+START_LIMIT_S = 420
 STOP_LIMIT_S = 15
 
 

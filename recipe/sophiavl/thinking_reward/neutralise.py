@@ -20,6 +20,8 @@ import re
 import zlib
 from collections.abc import Sequence
 
+import numpy as np
+
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     "\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
@@ -29,11 +31,14 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _ANGLE = re.compile(r"[<＜﹤](?![\s=])")
 _SQUARE = re.compile(r"[\[［](?=[/／]?[A-Za-z_]+[\]］])")
 _ONE_CHARACTER = re.compile(r"(.)\1{63,}", re.DOTALL)
-_SHORT_PHRASE = re.compile(r"(.{2,48}?)\1{15,}", re.DOTALL)
 _KEPT_OF_CHARACTER = 8
+_LONGEST_PHRASE = 48
+_REPEATS_OF_PHRASE = 16
 _KEPT_OF_PHRASE = 3
 # Ordinary reasoning compresses to more than this fraction; only what does not is searched for repeated phrases.
 _REPETITIVE = 0.3
+# A longer text is cut to this many times its limit before anything slow is done with it.
+_ROOM_FOR_REPETITION = 4
 _SHORTEST_CAP = 200
 
 
@@ -48,10 +53,14 @@ def neutralise(text: str, *, max_chars: int | None = None, delimiters: Sequence[
         delimiters: strings of the template that must not occur in the result, whatever their case.
     """
     text = _SURROGATE.sub("\ufffd", _INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
-    text = _collapse(text.strip())
+    text = _ONE_CHARACTER.sub(lambda match: _cut_run(match[1], len(match[0]), _KEPT_OF_CHARACTER), text.strip())
+    total = len(text)
+    if max_chars is not None:
+        text = _shorten(text, _ROOM_FOR_REPETITION * max(max_chars, _SHORTEST_CAP), total)
+    text = _cut_phrases(text)
     text = _split_delimiters(break_control_tokens(text), delimiters)
     if max_chars is not None:
-        text = _shorten(text, max(max_chars, _SHORTEST_CAP))
+        text = _shorten(text, max(max_chars, _SHORTEST_CAP), max(total, len(text)))
     return text.strip()
 
 
@@ -76,24 +85,42 @@ def _split_delimiters(text: str, delimiters: Sequence[str]) -> str:
     return text
 
 
-def _collapse(text: str) -> str:
-    text = _ONE_CHARACTER.sub(lambda match: _cut_run(match, _KEPT_OF_CHARACTER), text)
+def _cut_phrases(text: str) -> str:
     raw = text.encode("utf-8")
-    if len(raw) > 200 and len(zlib.compress(raw, 1)) < _REPETITIVE * len(raw):
-        text = _SHORT_PHRASE.sub(lambda match: _cut_run(match, _KEPT_OF_PHRASE), text)
-    return text
+    if len(raw) < 2 * _REPEATS_OF_PHRASE or len(zlib.compress(raw, 1)) > _REPETITIVE * len(raw):
+        return text
+    pieces: list[str] = []
+    done = 0
+    for start, end, length in _repetitions(text):
+        pieces += [text[done:start], _cut_run(text[start : start + length], end - start, _KEPT_OF_PHRASE)]
+        done = end
+    return "".join([*pieces, text[done:]])
 
 
-def _cut_run(match: re.Match[str], kept: int) -> str:
-    unit = match[1]
-    times = len(match[0]) // len(unit)
-    return f"{unit * kept} (repeated {times} times in all) "
+def _repetitions(text: str) -> list[tuple[int, int, int]]:
+    """Stretches of a phrase repeated over and over, as (start, end, length of the phrase), apart and in order."""
+    codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    found: list[tuple[int, int, int]] = []
+    for length in range(2, min(_LONGEST_PHRASE, len(text) // _REPEATS_OF_PHRASE) + 1):
+        # Where a text equals itself moved by `length`, a phrase of that length repeats.
+        same = np.concatenate(([False], codes[length:] == codes[:-length], [False]))
+        edges = np.flatnonzero(same[1:] != same[:-1])
+        for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            times = (last - first) // length + 1
+            start, end = first, first + times * length
+            if times >= _REPEATS_OF_PHRASE and all(end <= low or start >= high for low, high, _ in found):
+                found.append((start, end, length))
+    return sorted(found)
 
 
-def _shorten(text: str, max_chars: int) -> str:
+def _cut_run(unit: str, length: int, kept: int) -> str:
+    return f"{unit * kept} (repeated {length // len(unit)} times in all) "
+
+
+def _shorten(text: str, max_chars: int, total: int) -> str:
     if len(text) <= max_chars:
         return text
-    note = f"\n(… {len(text)} characters in all, the middle is left out …)\n"
+    note = f"\n(… {total} characters in all, the middle is left out …)\n"
     room = max_chars - len(note)
     head = room * 2 // 3
     return text[:head] + note + text[len(text) - (room - head) :]

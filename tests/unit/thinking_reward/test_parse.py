@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recipe.sophiavl.thinking_reward.parse import find_score, parse_score
@@ -177,6 +177,7 @@ def test_never_guesses(text):
     assert parse_score(text) is None
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789./%-+ ,:<>{}[]()\"'\\abcdeorsnxwt\n", max_size=40) | st.text(max_size=60))
 @example('{"score": 1e999}')
 @example("[" * 5000)
@@ -185,6 +186,7 @@ def test_any_text_gives_a_score_in_range_or_none(text):
     assert value is None or (math.isfinite(value) and 0.0 <= value <= 1.0)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 1000))
 def test_every_form_agrees(thousandths):
     number = f"{thousandths / 1000:.3f}"

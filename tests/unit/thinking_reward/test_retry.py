@@ -4,7 +4,7 @@ from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recipe.sophiavl.thinking_reward.retry import backoff_s, retry_after_s
@@ -18,6 +18,7 @@ def test_the_range_doubles_up_to_its_limit(retry, most):
     assert backoff_s(retry, 0.5, 8.0, uniform=lambda low, high: low) == 0.0
 
 
+@settings(deadline=None)
 @given(st.integers(0, 100), st.floats(0, 100), st.floats(0, 100))
 def test_the_pause_stays_in_its_range(retry, base, most):
     assert 0.0 <= backoff_s(retry, base, most) <= most
