@@ -9,6 +9,7 @@ from aiohttp import web
 from recipe.sophiavl.thinking_reward.config import ClientConfig
 from recipe.sophiavl.thinking_reward.preflight import PreflightError, main, preflight, run_preflight, sample_text
 from tests.support.stand_in import completion, make_app, serve
+from tests.support.vllm_server import free_port
 
 
 class Server:
@@ -105,12 +106,10 @@ def test_every_endpoint_is_checked():
 
 def test_run_preflight_works_beside_a_running_event_loop():
     async def inside():
-        async with serve(make_app(Server(images=False).chat)) as url:
-            config = ClientConfig(urls=(url,), model="stand-in", max_retries=0)
-            with pytest.raises(PreflightError, match="image accepted"):
-                await asyncio.to_thread(run_preflight, config)
+        run_preflight(ClientConfig(urls=(f"http://127.0.0.1:{free_port()}/v1",), model="m"))
 
-    asyncio.run(inside())
+    with pytest.raises(PreflightError, match="reachable"):
+        asyncio.run(inside())
 
 
 @pytest.mark.parametrize(("server", "code", "shown"), [({}, 0, "two scores agree"), ({"images": False}, 1, "vision")])
