@@ -35,7 +35,7 @@ _NOT_SENT = re.compile(
 def score_numerical(answer: str, truth: str) -> float:
     """Reward of a numerical answer. Thread-safe.
 
-    Plain numbers are compared exactly, to 6 decimals (6 digits below 1) unless both are whole: ``1/2``, ``0.5``,
+    Plain numbers are equal to 6 decimals (6 digits below 1): ``1/2``, ``0.5``,
     ``\\frac{1}{2}``, ``50\\%``, ``1,000``, ``3.0``, ``1.5e3``, ``2 million``, with a name (``x =``) or a currency in
     front and a unit behind. Units do not count, except that two known ones must be the same (``5 cm`` is not ``5 m``).
     Where only one side has a percent sign, it may be a value (0.5) or a unit (50). Everything else goes to math-verify,
@@ -78,8 +78,6 @@ def _same_number(answer: PlainNumber, truth: PlainNumber) -> bool:
 
 
 def _close(answer: Fraction, truth: Fraction) -> bool:
-    if answer.denominator == truth.denominator == 1:
-        return answer == truth
     return abs(answer - truth) <= _TOLERANCE * min(1, max(abs(answer), abs(truth)))
 
 

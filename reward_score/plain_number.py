@@ -10,9 +10,6 @@ from fractions import Fraction
 from reward_score.text import strip_dollars
 from reward_score.units import read_unit
 
-# Longer texts are no plain numbers; also bounds the integers made here.
-_MAX_CHARS = 200
-_MAX_EXPONENT = 300
 _NESTED_WRAPPERS = 3
 
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
@@ -50,9 +47,9 @@ _NUMBER = re.compile(
     rf"(?:(?P<top>{_DECIMAL})\s*/\s*(?P<bottom>{_DECIMAL})"
     rf"|\\frac\s*\{{\s*(?P<ftop>-?{_DECIMAL})\s*\}}\s*\{{\s*(?P<fbottom>-?{_DECIMAL})\s*\}}"
     rf"|\\frac\s*(?P<dtop>\d)\s*(?P<dbottom>\d))"
-    rf"|(?P<decimal>{_DECIMAL})(?:[eE](?P<e>[+-]?\d{{1,4}})"
-    rf"|\s*[×·*x]\s*10\s*\^\s*(?:\{{\s*(?P<p>[+-]?\d{{1,4}})\s*\}}|(?P<q>[+-]?\d{{1,4}})))?)"
-    r"(?P<tail>(?![\d.^/]).*)",
+    rf"|(?P<decimal>{_DECIMAL})(?:[eE](?P<e>[+-]?\d{{1,2}})"
+    rf"|\s*[×·*x]\s*10\s*\^\s*(?:\{{\s*(?P<p>[+-]?\d{{1,2}})\s*\}}|(?P<q>[+-]?\d{{1,2}})))?)"
+    r"(?P<tail>.*)",
     re.DOTALL | re.IGNORECASE,
 )
 _TRAILING_NAME = re.compile(rf"\s*=\s*{_NAME}")
@@ -101,7 +98,7 @@ def read_plain_number(text: str) -> PlainNumber | None:
     Returns:
         The number, or None if the text is anything else (a formula, several numbers, prose).
     """
-    match = _NUMBER.fullmatch(text) if len(text) <= _MAX_CHARS else None
+    match = _NUMBER.fullmatch(text)
     if match is None or (match["sign"] and match["inner_sign"]):
         return None
     value = _value(match)
@@ -116,11 +113,9 @@ def read_plain_number(text: str) -> PlainNumber | None:
 
 
 def _value(match: re.Match[str]) -> Fraction | None:
-    """The unsigned value; None for a zero denominator or an exponent out of bounds."""
+    """The unsigned value; None for a zero denominator."""
     if match["decimal"]:
         exponent = int(match["e"] or match["p"] or match["q"] or 0)
-        if abs(exponent) > _MAX_EXPONENT:
-            return None
         return _fraction(match["decimal"]) * Fraction(10) ** exponent
     top = match["top"] or match["ftop"] or match["dtop"]
     bottom = _fraction(match["bottom"] or match["fbottom"] or match["dbottom"])

@@ -57,6 +57,11 @@ def test_what_is_no_half_is_wrong() -> None:
         ("−5", "-5", 1),
         ("-5", "5", 0),
         ("-$5", "-5", 1),
+        ("--5", "-5", 0),
+        ("6.02e23", "6.02 \\times 10^{23}", 1),
+        ("1e99", "1e98", 0),
+        ("5.2.1", "5.2", 0),
+        ("5/2/1", "5/2", 1),
         # whole numbers are exact, others right to 6 decimals, or digits below 1
         ("1000000", "1000001", 0),
         ("12345678901234567890", "12345678901234567891", 0),
@@ -93,6 +98,9 @@ def test_what_is_no_half_is_wrong() -> None:
         ("2 million", "2", 0),
         ("5x", "5", 0),
         ("5k", "5", 0),
+        ("5abc", "5", 0),
+        ("5 N", "5", 1),
+        ("5A", "5", 1),
         # mathematics
         ("\\sqrt{16}", "4", 1),
         ("sqrt(16)", "4 cm", 1),
@@ -116,6 +124,8 @@ def test_what_is_no_half_is_wrong() -> None:
         ("I think that it is 5", "5", 0),
         # a truth that is no number is compared as it is written
         ("7:30 am", "7:30 am", 1),
+        ("the lake north of town", "the lake north of town", 1),
+        ("the lake south of town", "the lake north of town", 0),
         ("7:31 am", "7:30 am", 0),
     ],
 )
@@ -164,17 +174,16 @@ def test_concurrent_threads_get_their_own_answers() -> None:
 
 EXPLOSIVE = ["9**9**9**9", "9^{9^{9^9}}", "(9^9)^9^9", "10^{10^{10}}", "9!!!", "99999!", "1" + "0" * 60 + "!"]
 EXPLOSIVE += ["5" * 100_000, "((" * 50_000, "\\frac{" * 20_000, "1+" * 600 + "1", " " * 100_000 + "{", "x" * 100_000]
-EXPLOSIVE += ["\\sqrt{" * 20 + "2" + "}" * 20]
+EXPLOSIVE += ["I believe that the length must be 5", "\\sqrt{" * 20 + "2" + "}" * 20]
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("answer", EXPLOSIVE)
 def test_explosive_answers_never_reach_the_library(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numerical, "_same_mathematics", lambda answer, truth: True)
     assert score_numerical(answer, "5") == 0.0
 
 
-@pytest.mark.timeout(120)
 def test_the_pool_ends_what_takes_too_long_and_goes_on() -> None:
     pool = MathPool(workers=1, cpu_seconds=0.5)
     try:
@@ -185,7 +194,6 @@ def test_the_pool_ends_what_takes_too_long_and_goes_on() -> None:
         pool.close()
 
 
-@pytest.mark.timeout(120)
 def test_a_worker_that_only_waits_is_ended() -> None:
     pool = MathPool(workers=1, wall_seconds=0.5)
     try:
@@ -199,7 +207,6 @@ def test_a_worker_that_only_waits_is_ended() -> None:
         pool.close()
 
 
-@pytest.mark.timeout(120)
 def test_a_worker_that_was_killed_costs_no_reward() -> None:
     pool = MathPool(workers=1)
     try:
@@ -208,11 +215,28 @@ def test_a_worker_that_was_killed_costs_no_reward() -> None:
         worker._process.kill()
         time.sleep(0.1)
         assert pool.same_mathematics("\\sqrt{25}", "5")
-        assert pool._alive == {worker for worker in pool._alive if worker.running}
+        assert worker not in pool._alive
+        assert len(pool._alive) == 1
     finally:
         pool.close()
     with pytest.raises(MathWorkerError, match="closed"):
         pool.same_mathematics("\\sqrt{36}", "6")
+
+
+def test_an_interrupted_comparison_does_not_answer_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(self, seconds: float) -> bytes:
+        raise KeyboardInterrupt
+
+    pool = MathPool(workers=1)
+    try:
+        assert pool.same_mathematics("\\sqrt{16}", "4")
+        with monkeypatch.context() as patch:
+            patch.setattr(math_pool._Worker, "_read", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                pool.same_mathematics("\\sqrt{25}", "5")
+        assert not pool.same_mathematics("\\sqrt{36}", "7")
+    finally:
+        pool.close()
 
 
 def test_a_worker_that_cannot_start_is_an_error_and_no_score(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -241,14 +265,13 @@ if sys.argv[1] == "forked":
 """
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("way", ["normally", "killed", "forked"])
 def test_no_worker_outlives_its_parent(way: str) -> None:
-    done = subprocess.run([sys.executable, "-c", LEAVE, way], stdout=subprocess.PIPE, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", LEAVE, way], stdout=subprocess.PIPE, text=True, timeout=600)
     assert done.returncode == (-signal.SIGKILL if way == "killed" else 0)
     pids = [int(pid) for pid in done.stdout.split()]
     assert pids
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 300
     while any(map(_runs, pids)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(map(_runs, pids))
