@@ -27,12 +27,14 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from rich.console import Console
 from rich.table import Table
 
 SIDE = 256
 POLL_S = 0.02
+KINDS = 64
+END_CHUNK = 12  # bytes of the chunk that ends a PNG
 FOLDER = "Math/CLEVR-Math/images"
 
 
@@ -47,19 +49,20 @@ class Measured:
 
 
 def make_folder(root: Path, rows: int) -> None:
-    """A published-format folder; every image differs from every other."""
+    """A published-format folder; no two image files are the same."""
     (root / FOLDER).mkdir(parents=True)
     (root / "json").mkdir()
-    chance = np.random.default_rng(rows)
-    slope = np.linspace(0, 120, SIDE, dtype=np.float32)
+    pictures = make_pictures(KINDS)
     with (root / "json" / "math.json").open("w") as file:
         for number in range(rows):
-            tint = chance.integers(0, 120, 3).astype(np.float32)
-            pixels = slope[:, None, None] + slope[None, :, None] * 0.1 + tint
-            pixels = pixels + chance.integers(
-                0, 3, (SIDE, SIDE, 1)
-            )  # a little grain, so that it does not compress away
-            Image.fromarray(pixels.astype(np.uint8)).save(root / FOLDER / f"{number}.png", compress_level=1)
+            # A comment in the PNG makes its bytes differ, at no cost.
+            comment = PngImagePlugin.PngInfo()
+            comment.add_text("number", str(number))
+            chunk = io.BytesIO()
+            for kind, data, _ in comment.chunks:
+                PngImagePlugin.putchunk(chunk, kind, data)
+            head, end = pictures[number % KINDS][:-END_CHUNK], pictures[number % KINDS][-END_CHUNK:]
+            (root / FOLDER / f"{number}.png").write_bytes(head + chunk.getvalue() + end)
             row = {
                 "problem_id": number,
                 "problem": f"Subtract {number} cyan cubes. How many objects are left?",
@@ -73,6 +76,20 @@ def make_folder(root: Path, rows: int) -> None:
             }
             file.write(("[" if number == 0 else ",\n") + json.dumps(row))
         file.write("]")
+
+
+def make_pictures(count: int) -> list[bytes]:
+    """PNG files of slopes with a little grain, so that they do not compress away."""
+    chance = np.random.default_rng(0)
+    slope = np.linspace(0, 120, SIDE, dtype=np.float32)
+    pictures = []
+    for _ in range(count):
+        tint = chance.integers(0, 120, 3).astype(np.float32)
+        pixels = slope[:, None, None] + slope[None, :, None] * 0.1 + tint + chance.integers(0, 3, (SIDE, SIDE, 1))
+        out = io.BytesIO()
+        Image.fromarray(pixels.astype(np.uint8)).save(out, "PNG")
+        pictures.append(out.getvalue())
+    return pictures
 
 
 def pandas_loop(root: Path, out: Path) -> None:

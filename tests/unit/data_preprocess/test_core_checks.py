@@ -8,6 +8,11 @@ from hypothesis import strategies as st
 
 from data_preprocess.core import checks
 from data_preprocess.core.errors import Fault, RowError
+from reward_score import PROBLEM_TYPES, score_outcome
+
+
+def test_problem_types_are_those_that_have_a_reward() -> None:
+    assert checks.PROBLEM_TYPES == PROBLEM_TYPES
 
 
 @pytest.mark.parametrize(
@@ -46,6 +51,9 @@ def test_problem_types_have_one_name(written: str, name: str) -> None:
 @pytest.mark.parametrize("options", [["a bus", "a car", "a train"], ["A. a bus", "(B) a car", "C: a train"]])
 def test_truth_of_a_choice_becomes_letters(truth: str, letters: str, options: list[str]) -> None:
     assert checks.choice_truth(truth, options, "Which?", "solution") == letters
+    # The reward takes the letters for the same truth.
+    right = score_outcome("multiple choice", f"<think>so</think><answer>{truth}</answer>", letters, options)
+    assert right.reward == 1.0
 
 
 @pytest.mark.parametrize(
@@ -61,6 +69,8 @@ def test_truth_of_a_choice_becomes_letters(truth: str, letters: str, options: li
 )
 def test_letters_and_texts_that_look_alike(truth: str, options: list[str], letters: str) -> None:
     assert checks.choice_truth(truth, options, "Which?", "solution") == letters
+    response = f"<think>so</think><answer>{letters}</answer>"
+    assert score_outcome("multiple choice", response, letters, options).reward == 1.0
 
 
 def test_options_in_the_question_itself() -> None:

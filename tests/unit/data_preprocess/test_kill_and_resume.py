@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -20,6 +21,7 @@ from data_preprocess.sophiavl_130k import Sophia130k
 
 KILLS = 10
 SEED = 20250522
+FILES_OF_A_RUN = 16 * 3 + 10  # three for each part, and the shards
 
 
 def start(source: Path, out: Path) -> subprocess.Popen[bytes]:
@@ -42,35 +44,47 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     assert not alive, "workers outlive a killed run"
 
 
+def written(out: Path) -> int:
+    """How far a run has come: the files that it has written so far."""
+    return sum(len(list(folder.glob("*"))) for folder in (out, out / ".work") if folder.is_dir())
+
+
+def wait_until_written(process: subprocess.Popen[bytes], out: Path, files_written: int) -> bool:
+    """Wait for a moment of the run, which comes late on a busy machine; False if the run ends before it."""
+    while process.poll() is None:
+        if written(out) >= files_written:
+            return True
+        time.sleep(0.002)
+    return False
+
+
 def test_kill_at_random_moments_then_resume(tmp_path: Path) -> None:
     rows = good_rows(1500) + [text_row(number) for number in range(1500, 4000)]
     rows[700]["solution"] = ""
     rows[3000]["problem_type"] = "nonsense"
     source = write_dataset(tmp_path / "in", rows)
-    began = time.monotonic()
     finish(start(source, tmp_path / "whole"))
-    duration = time.monotonic() - began
     expected = contents(tmp_path / "whole")
 
     chance = random.Random(SEED)
-    kills, with_parts, attempt = 0, 0, 0
-    out = tmp_path / "killed0"
+    kills, at_work = 0, 0
+    folders = (tmp_path / f"killed{number}" for number in count())
+    out = next(folders)
     while kills < KILLS:
         process = start(source, out)
-        try:
-            process.wait(timeout=chance.uniform(0.1, 1.0) * duration)
-        except subprocess.TimeoutExpired:
+        moment = written(out) + chance.randint(0, FILES_OF_A_RUN // 4)
+        if wait_until_written(process, out, moment):
+            time.sleep(chance.uniform(0, 0.05))
             kill(process)
             kills += 1
-            with_parts += any(out.glob(".work/*.arrow"))
+            at_work += any(out.glob(".work/*.arrow"))
         else:
             finish(process)
             assert contents(out) == expected
-            attempt += 1
-            out = tmp_path / f"killed{attempt}"
+            out = next(folders)
     finish(start(source, out))
     assert contents(out) == expected
-    assert with_parts, "no kill met a run at work: the test has shown nothing"
+    assert at_work >= KILLS // 2, "few kills met a run at work: the test has shown nothing"
 
 
 class Crash(BaseException):
