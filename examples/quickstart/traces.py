@@ -98,6 +98,11 @@ def judge(image: ShapeImage, question: Question, thinking: str) -> float:
     return points / 10
 
 
+def verdict(image: ShapeImage, score: float) -> str:
+    """The TRM's reply: what it sees, then the score. A model this small compares words better than pixels."""
+    return f"I see a {image.color} {image.shape}. Score: {score:.1f}"
+
+
 def judged_trace(image: ShapeImage, question: Question, rng: random.Random) -> tuple[str, float]:
     """A thinking text of random quality with its score, for training and testing a thinking reward model."""
     color = image.color if rng.random() < 0.55 else other(COLORS, image.color, rng)
