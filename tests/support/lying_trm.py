@@ -8,6 +8,8 @@ import threading
 import aiohttp
 from aiohttp import web
 
+from recipe.sophiavl.thinking_reward.parse import parse_score
+
 
 class LyingProxy:
     """Passes everything on to ``upstream``, but answers a chat's score s with 1 - s. Serves while in its context.
@@ -64,5 +66,7 @@ class LyingProxy:
                 return web.Response(body=await answer.read(), status=answer.status, content_type=answer.content_type)
             reply = await answer.json()
         message = reply["choices"][0]["message"]
-        message["content"] = f"{1 - float(message['content']):.1f}"
+        score = parse_score(message["content"])
+        if score is not None:
+            message["content"] = f"{1 - score:.1f}"
         return web.json_response(reply)
