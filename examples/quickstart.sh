@@ -60,7 +60,7 @@ trap 'echo; echo "Stopping. Run the same command again to go on from the last ch
 
 port="$(free_port)"
 setsid vllm serve "$MODELS/trm" --served-model-name trm --host 127.0.0.1 --port "$port" \
-  --max-model-len 512 --max-num-seqs 64 --enforce-eager >"$RUN_DIR/trm.log" 2>&1 &
+  --max-model-len 4096 --max-num-seqs 64 --enforce-eager >"$RUN_DIR/trm.log" 2>&1 &
 trm_pid=$!
 echo "Starting the thinking reward model on port $port (log: $RUN_DIR/trm.log)"
 wait_for_server "http://127.0.0.1:$port/health" "$trm_pid" "$RUN_DIR/trm.log" 180

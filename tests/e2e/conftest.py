@@ -23,7 +23,7 @@ MODELS = REPOSITORY / "examples/quickstart/models"
 def trm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
     """The quickstart's thinking reward model on a real vLLM server."""
     log = tmp_path_factory.mktemp("trm") / "server.log"
-    with VllmServer(MODELS / "trm", log, ("--max-model-len", "512", "--max-num-seqs", "64"), name="trm") as server:
+    with VllmServer(MODELS / "trm", log, ("--max-model-len", "4096", "--max-num-seqs", "64"), name="trm") as server:
         yield server
 
 

@@ -259,6 +259,7 @@ if sys.argv[1] == "killed":
     os.kill(os.getpid(), 9)
 if sys.argv[1] == "forked":
     child = os.fork()
+    assert len(math_pool._POOL._alive) == (1 if child else 0)  # the worker stays the parent's
     assert score_numerical("\\\\sqrt{25}", "5") == 1.0
     if child:
         assert os.waitpid(child, 0)[1] == 0
