@@ -54,7 +54,7 @@ class ClientConfig:
     urls: Sequence[str]
     model: str
     api_key_env: str | None = None
-    max_concurrency: int = 64
+    max_concurrency: int = 128
     connect_timeout_s: float = 5.0
     timeout_s: float = 60.0
     deadline_s: float = 180.0
