@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 SIDE = 256
-POLL_S = 0.02
+POLL_S = 0.1
 KINDS = 64
 END_CHUNK = 12  # bytes of the chunk that ends a PNG
 FOLDER = "Math/CLEVR-Math/images"
@@ -177,9 +177,10 @@ def main() -> None:
         commands = {f"ours, {count} workers": [*ours, "--workers", str(count)] for count in args.workers}
         commands["pandas loop"] = [sys.executable, __file__, "--pandas-loop", str(source), f"{out}.parquet"]
         for name, command in commands.items():
-            results.setdefault(name, []).append(measure(command, rows))
             shutil.rmtree(out, ignore_errors=True)
+            results.setdefault(name, []).append(measure(command, rows))
             Path(f"{out}.parquet").unlink(missing_ok=True)
+        shutil.rmtree(out, ignore_errors=True)
     if args.keep is None:
         shutil.rmtree(folder)
     report(results, Console())
