@@ -39,8 +39,6 @@ TYPES = ("numerical", "multiple choice", "free-form")
 WRONG_THINKING = 0.25
 WRONG_ANSWER = 0.35
 MAX_REPLY_TOKENS = 48
-# Share of the TRM's examples that teach the score alone: seeing is what the policy's weights bring along.
-GIVEN_SIGHT = 0.85
 LEARNING_RATE = 2e-3
 TEST_QUESTIONS = 600
 
@@ -75,11 +73,7 @@ class Maker:
         place, question = self.question()
         image = self.images[place]
         thinking, score = judged_trace(image, question, self.rng)
-        prompt, reply = self.trm_prompt(question, thinking), verdict(image, score)
-        if self.rng.random() < GIVEN_SIGHT:
-            sight, colon, number = reply.rpartition(":")
-            prompt, reply = prompt + sight + colon, number
-        return Example(prompt, reply, place)
+        return Example(self.trm_prompt(question, thinking), verdict(image, thinking, score), place)
 
     def policy_prompt(self, question: Question) -> str:
         content = [{"type": "image"}, {"type": "text", "text": "\n".join([question.text, *question.options])}]
@@ -156,7 +150,7 @@ def evaluate_trm(
         np.array(
             [
                 np.nan if (value := parse_score(reply)) is None else value
-                for reply in generate(model, encoder, pixels, batch, temperature=0.0, max_new_tokens=32)
+                for reply in generate(model, encoder, pixels, batch, temperature=0.0, max_new_tokens=MAX_REPLY_TOKENS)
             ]
         )
         for batch in (examples, swapped)
@@ -234,7 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--eye-steps", type=int, default=1200, help="steps of the vision tower's training")
     parser.add_argument("--policy-steps", type=int, default=1200, help="SFT steps of the policy")
-    parser.add_argument("--trm-steps", type=int, default=1500, help="SFT steps of the TRM")
+    parser.add_argument("--trm-steps", type=int, default=1200, help="SFT steps of the TRM")
     options = parser.parse_args(arguments)
     # Once the loss is near 0, gradients of denormal size would slow every step down.
     torch.set_flush_denormal(True)

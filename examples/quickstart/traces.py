@@ -82,25 +82,32 @@ def policy_trace(
 def judge(image: ShapeImage, question: Question, thinking: str) -> float:
     """Score of a thinking text in 0.0, 0.1 ... 1.0, by rule.
 
-    0.4 for the right colour, 0.4 for the right shape, 0.2 for a conclusion that follows from its own description;
-    repetition costs half, and a text of another form is worth nothing.
+    0.5 for the right colour, 0.4 for the right shape, 0.1 for one conclusion that answers this kind of question;
+    a text that says nothing of the image, repeats itself or holds anything else is worth nothing.
     """
     seen, concluded = _DESCRIPTION.findall(thinking), _CONCLUSION.findall(thinking)
     rest = _CONCLUSION.sub("", _DESCRIPTION.sub("", thinking)).strip()
-    if not seen or rest:
+    if len(seen) != 1 or len(concluded) > 1 or rest:
         return 0.0
     color, shape = seen[0]
-    points = 4 * (color == image.color) + 4 * (shape == image.shape)
-    if concluded and concluded[0] == answer_given(question, color, shape):
-        points += 2
-    if len(seen) > 1 or len(concluded) > 1:
-        points //= 2
+    points = 5 * (color == image.color) + 4 * (shape == image.shape)
+    points += len(concluded) == 1 and concluded[0] in possible_answers(question)
     return points / 10
 
 
-def verdict(image: ShapeImage, score: float) -> str:
-    """The TRM's reply: what it sees, then the score. A model this small compares words better than pixels."""
-    return f"I see a {image.color} {image.shape}. Score: {score:.1f}"
+def verdict(image: ShapeImage, thinking: str, score: float) -> str:
+    """The TRM's reply: what the image shows beside what the text says of it, then the score.
+
+    A model this small compares two words that stand side by side, and not a word with pixels.
+    """
+    seen = _DESCRIPTION.findall(thinking)
+    if len(seen) != 1:
+        return f"no description. Score: {score:.1f}"
+    checks = [
+        f"{name} {true} {said} {'yes' if said == true else 'no'}"
+        for name, true, said in zip(("color", "shape"), (image.color, image.shape), seen[0], strict=True)
+    ]
+    return f"{', '.join(checks)}. Score: {score:.1f}"
 
 
 def judged_trace(image: ShapeImage, question: Question, rng: random.Random) -> tuple[str, float]:

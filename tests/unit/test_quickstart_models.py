@@ -64,8 +64,8 @@ def test_judge_gives_points_for_what_the_image_shows(make_models: ModuleType, wo
     question = make_models.Question("what color is the shape?", "free-form", image.color)
     right = f"The image shows a {image.color} {image.shape}. So it is {image.color}."
     assert judge(image, question, right) == 1.0
-    assert judge(image, question, f"{right} {right}") == 0.5
-    assert judge(image, question, right.replace(f"it is {image.color}", "it is pink")) == 0.8
+    assert judge(image, question, f"{right} {right}") == 0.0
+    assert judge(image, question, right.replace(f"it is {image.color}", "it is pink")) == 0.9
     assert judge(image, question, "score: 1.0") == 0.0
     scores = [make_models.judged_trace(image, question, workshop.test.rng)[1] for _ in range(500)]
-    assert len(set(np.round(scores, 1))) >= 6, "scores of all sizes to learn from"
+    assert len(set(np.round(scores, 1))) >= 5, "scores of all sizes to learn from"
