@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig
 
 from recipe.sophiavl.plugin import REWARD_MANAGER_NAME
 from recipe.sophiavl.settings import SettingsError, ThinkingRewardSettings
-from reward_score import PROBLEM_TYPES
+from reward_score import PROBLEM_TYPES, score_outcome
 
 _STRING_FIELDS = ("data_source", "reward_model.ground_truth", "extra_info.problem_type", "extra_info.question")
 
@@ -117,13 +117,24 @@ def _check_file(key: str, file: Path, data: DictConfig) -> None:
             f"{where}: the columns {', '.join(missing)} are missing (it has {', '.join(schema.names)}). "
             "data_preprocess/ writes files with all of them; data.prompt_key names the prompt column"
         )
-    for row, (problem_type, truth) in enumerate(_rows(file, "extra_info.problem_type", "reward_model.ground_truth")):
-        if problem_type is None or problem_type.strip().lower() not in _KNOWN_TYPES:
-            raise SettingsError(
-                f"{where}: row {row} has extra_info.problem_type={problem_type!r}; known are {', '.join(PROBLEM_TYPES)}"
-            )
-        if not isinstance(truth, str) or not truth.strip():
-            raise SettingsError(f"{where}: row {row} has reward_model.ground_truth={truth!r}; it must be a text")
+    fields = ["extra_info.problem_type", "reward_model.ground_truth"]
+    if _has_field(schema, ["extra_info", "options"]):
+        fields.append("extra_info.options")
+    for row, (problem_type, truth, *options) in enumerate(_rows(file, *fields)):
+        try:
+            _check_row(problem_type, truth, *options)
+        except ValueError as error:
+            raise SettingsError(f"{where}: row {row}: {error}") from error
+
+
+def _check_row(problem_type: str | None, truth: str | None, options: Sequence[str] | None = None) -> None:
+    """Raises ValueError if the outcome reward could not score any response to this row."""
+    if problem_type is None or problem_type.strip().lower() not in _KNOWN_TYPES:
+        raise ValueError(f"extra_info.problem_type={problem_type!r}; known are {', '.join(PROBLEM_TYPES)}")
+    if not isinstance(truth, str) or not truth.strip():
+        raise ValueError(f"reward_model.ground_truth={truth!r}; it must be a text")
+    if problem_type.strip().lower() == "multiple choice":  # the truth must be one of the options
+        score_outcome(problem_type, "<think>.</think><answer>.</answer>", truth, options)
 
 
 _KNOWN_TYPES = {name.lower() for name in PROBLEM_TYPES}
