@@ -61,7 +61,7 @@ class ClientConfig:
     max_retries: int = 3
     backoff_base_s: float = 0.5
     backoff_max_s: float = 8.0
-    breaker_failures: int = 5
+    breaker_failures: int = 16
     breaker_reset_s: float = 10.0
     temperature: float = 0.0
     max_tokens: int = 16
