@@ -49,9 +49,10 @@ fi
 [[ -f "$MODELS/policy/model.safetensors" && -f "$MODELS/trm/model.safetensors" ]] ||
   stop "no models in $MODELS; make them with: python examples/quickstart/make_models.py"
 
-trm_pid="" train_pid=""
+trm_pid="" train_pid="" follow_pid=""
 cleanup() {
   trap - EXIT INT TERM
+  [[ -z "$follow_pid" ]] || kill "$follow_pid" 2>/dev/null || true
   [[ -z "$train_pid" ]] || stop_group "$train_pid"
   [[ -z "$trm_pid" ]] || stop_group "$trm_pid"
 }
@@ -76,7 +77,11 @@ setsid python -m recipe.sophiavl.main_sophiavl platform=cpu preset=quickstart \
   "$@" >>"$RUN_DIR/train.log" 2>&1 &
 train_pid=$!
 echo "Training for $STEPS steps (log: $RUN_DIR/train.log)"
-python -m recipe.sophiavl.report "$RUN_DIR" --follow "$train_pid" --total-steps "$STEPS"
+# In the background: bash answers to signals while it waits, but not while a command runs in its foreground.
+python -m recipe.sophiavl.report "$RUN_DIR" --follow "$train_pid" --total-steps "$STEPS" &
+follow_pid=$!
+wait "$follow_pid" || true
+follow_pid=""
 if ! wait "$train_pid"; then
   train_pid=""
   grep -E "^error: |Error: " "$RUN_DIR/train.log" | tail -n 5 >&2 || true
