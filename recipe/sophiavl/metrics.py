@@ -56,13 +56,17 @@ def asked_and_missing(components: Sequence[Mapping[str, Any]]) -> tuple[int, int
 
 
 def _trust_metrics(groups: Sequence[str], rewards: GroupRewards) -> dict[str, float]:
-    _, first = np.unique(np.asarray(groups), return_index=True)
+    metrics = {"trust/used_frac": float(rewards.used.mean())}
+    # A group without a thinking term was neither trusted nor distrusted.
+    used = np.flatnonzero(rewards.used)
+    first = used[np.unique(np.asarray(groups)[used], return_index=True)[1]]
+    if first.size == 0:
+        return metrics
     gamma = rewards.gamma[first]
-    metrics = {
+    metrics |= {
         "trust/gamma_mean": float(gamma.mean()),
         "trust/gamma_lowest": float(gamma.min()),
         "trust/distrusted_frac": float(np.mean(gamma < 1)),
-        "trust/used_frac": float(rewards.used.mean()),
     }
     for name, mu in (("mu_correct", rewards.mu_correct[first]), ("mu_wrong", rewards.mu_wrong[first])):
         if np.isfinite(mu).any():
