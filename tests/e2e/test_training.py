@@ -23,7 +23,7 @@ CORRELATION = "training/rollout_actor_probs_pearson_corr"
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], lying_trm: LyingProxy) -> TrainingRun:
-    """STEPS steps in two starts: the first is killed once the checkpoint of step 2 is complete."""
+    """STEPS steps in two starts: the first is killed once step 2, which saves a checkpoint, is logged."""
     training = TrainingRun(
         tmp_path_factory.mktemp("run"),
         f"data.train_files={data_files['train']}",
@@ -40,7 +40,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], l
         f"trainer.test_freq={STEPS}",
     )
     training.start()
-    training.wait_for(training.folder / "checkpoints/latest_checkpointed_iteration.txt", "2")
+    training.wait_for(training.folder / "metrics-1.jsonl", '"step":2,')
+    assert (training.folder / "checkpoints/latest_checkpointed_iteration.txt").read_text() == "2"
     training.kill()
     return training.run()
 

@@ -70,10 +70,10 @@ class TrainingRun:
         assert code == 0, f"exit code {code}; the end of {self.log}:\n{self.tail()}"
         return self
 
-    def wait_for(self, file: Path, content: str | None = None) -> None:
-        """Wait until a file of the run exists (and reads ``content``)."""
+    def wait_for(self, file: Path, content: str = "") -> None:
+        """Wait until a file of the run exists and contains ``content``."""
         limit = time.monotonic() + RUN_LIMIT_S
-        while not (file.exists() and (content is None or file.read_text() == content)):
+        while not (file.exists() and content in file.read_text()):
             assert self._process.poll() is None, f"ended too early; the end of {self.log}:\n{self.tail()}"
             assert time.monotonic() < limit, f"no {file} after {RUN_LIMIT_S} s; {self.tail()}"
             time.sleep(0.05)
