@@ -23,7 +23,7 @@ from rich.table import Table
 from data_preprocess import easy_vqa
 from recipe.sophiavl.report import Steps
 from tests.support.stand_in import stand_in_process
-from tests.support.training import TrainingRun
+from tests.support.training import TrainingRun, batches
 
 PARTS = ("step", "gen", "old_log_prob", "ref", "adv", "update_actor")
 # Steps that pay for warming up, in either run.
@@ -36,8 +36,7 @@ def measure(folder: Path, options: argparse.Namespace, *overrides: str) -> dict[
         folder,
         f"data.train_files={options.data}/train.parquet",
         f"data.val_files={options.data}/val.parquet",
-        f"data.train_batch_size={options.prompts}",
-        f"actor_rollout_ref.actor.ppo_mini_batch_size={options.prompts}",
+        *batches(options.prompts, responses=8, micro_batch=64),
         f"actor_rollout_ref.rollout.max_num_seqs={options.sequences}",
         f"trainer.total_training_steps={options.steps}",
         "trainer.val_before_train=false",

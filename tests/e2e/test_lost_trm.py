@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.lying_trm import LyingProxy
-from tests.support.training import TrainingRun
+from tests.support.training import TrainingRun, batches
 
 pytestmark = pytest.mark.e2e
 
@@ -21,9 +21,7 @@ def test_run_stops_after_a_checkpoint_when_the_trm_is_lost(
         tmp_path,
         f"data.train_files={data_files['train']}",
         f"data.val_files={data_files['val']}",
-        "data.train_batch_size=4",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-        "actor_rollout_ref.rollout.n=4",
+        *batches(prompts=4, responses=4),
         f"thinking_reward.urls=[{lying_trm.url}]",
         f"thinking_reward.missing_window_steps={WINDOW}",
         "thinking_reward.max_retries=1",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import MODELS
-from tests.support.training import TrainingRun
+from tests.support.training import TrainingRun, batches
 
 pytestmark = pytest.mark.e2e
 
@@ -22,9 +22,7 @@ def test_hosted_trm_scores_every_response(tmp_path: Path, data_files: dict[str, 
         tmp_path,
         f"data.train_files={data_files['train']}",
         f"data.val_files={data_files['val']}",
-        "data.train_batch_size=4",
-        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
-        "actor_rollout_ref.rollout.n=4",
+        *batches(prompts=4, responses=4),
         f"thinking_reward.mode={mode}",
         "reward.reward_model.enable=true",
         f"reward.reward_model.enable_resource_pool={str(own_pool).lower()}",

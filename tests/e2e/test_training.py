@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.support.lying_trm import LyingProxy
-from tests.support.training import TrainingRun
+from tests.support.training import TrainingRun, batches
 
 pytestmark = pytest.mark.e2e
 
@@ -28,10 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], l
         tmp_path_factory.mktemp("run"),
         f"data.train_files={data_files['train']}",
         f"data.val_files={data_files['val']}",
-        f"data.train_batch_size={PROMPTS}",
-        f"actor_rollout_ref.actor.ppo_mini_batch_size={PROMPTS}",
-        "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
-        f"actor_rollout_ref.rollout.n={GROUP_SIZE}",
+        *batches(PROMPTS, GROUP_SIZE),
         # large steps, so that stale rollout weights would show
         "actor_rollout_ref.actor.optim.lr=2e-3",
         f"thinking_reward.urls=[{lying_trm.url}]",

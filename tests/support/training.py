@@ -18,6 +18,19 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 RUN_LIMIT_S = 420
 
 
+def batches(prompts: int, responses: int, micro_batch: int | None = None) -> tuple[str, ...]:
+    """Overrides for batches of ``prompts`` questions with ``responses`` each, in micro-batches (default: a group)."""
+    micro_batch = micro_batch or responses
+    return (
+        f"data.train_batch_size={prompts}",
+        f"actor_rollout_ref.rollout.n={responses}",
+        f"actor_rollout_ref.actor.ppo_mini_batch_size={prompts}",
+        f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu={micro_batch}",
+        f"actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu={micro_batch}",
+        f"actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu={micro_batch}",
+    )
+
+
 class TrainingRun:
     """One folder with one training run, which may be started several times (and resumes).
 
