@@ -73,5 +73,11 @@ def test_paper_settings_compose_and_are_valid_without_a_gpu() -> None:
     )
     assert result.returncode == 0, result.stderr[-3000:]
     assert "The configuration is valid." in result.stdout
-    for line in ("alpha: 0.3", "total_training_steps: 1500", "kl_loss_coef: 0.04", "kl_loss_type: low_var_kl", "'n': 8"):
+    for line in (
+        "alpha: 0.3",
+        "total_training_steps: 1500",
+        "kl_loss_coef: 0.04",
+        "kl_loss_type: low_var_kl",
+        "'n': 8",
+    ):
         assert line in result.stdout
