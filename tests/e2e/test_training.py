@@ -55,6 +55,11 @@ def mean(values: Iterable[float]) -> float:
     return sum(values) / len(values)
 
 
+def complete(group: list[Mapping[str, Any]]) -> bool:
+    """Whether every response has its score; else ``on_missing: drop_group`` leaves the group its outcome rewards."""
+    return all(row["thinking_reward"] is not None for row in group)
+
+
 def equation_3(group: list[Mapping[str, Any]]) -> float:
     correct = [row["thinking_reward"] for row in group if row["outcome_reward"] >= 0.5]
     wrong = [row["thinking_reward"] for row in group if row["outcome_reward"] < 0.5]
@@ -71,12 +76,14 @@ def test_dumped_rewards_are_equation_5_at_every_step(run: TrainingRun) -> None:
         assert len(rows) == PROMPTS * GROUP_SIZE
         assert {len(group) for group in groups} == {GROUP_SIZE}
         for group in groups:
-            gamma = equation_3(group)
-            lowest = min(lowest, gamma)
+            gamma = equation_3(group) if complete(group) else 0.0
+            if gamma:
+                lowest = min(lowest, gamma)
             for row in group:
-                expected = row["outcome_reward"] + gamma * 0.3 * math.exp(-step / STEPS) * row["thinking_reward"]
-                assert row["gamma"] == pytest.approx(gamma)
-                assert row["score"] == pytest.approx(expected, abs=1e-5)
+                term = gamma * 0.3 * math.exp(-step / STEPS) * (row["thinking_reward"] or 0.0)
+                assert row["thinking_used"] == complete(group)
+                assert not complete(group) or row["gamma"] == pytest.approx(gamma)
+                assert row["score"] == pytest.approx(row["outcome_reward"] + term, abs=1e-5)
                 assert row["thinking_asked"] == row["format_ok"]
     assert lowest < 1.0, "a TRM that lies must be distrusted somewhere"
 
@@ -112,12 +119,15 @@ def test_the_rollout_server_has_the_trained_weights(run: TrainingRun) -> None:
 def test_components_are_logged(run: TrainingRun) -> None:
     for step in range(1, STEPS + 1):
         logged, rows = run.metrics()[step], run.rollouts(step)
-        groups = by_group(rows)
+        groups = [group for group in by_group(rows) if complete(group)]
+        scores = [row["thinking_reward"] for row in rows if row["thinking_reward"] is not None]
+        asked = [row for row in rows if row["thinking_asked"]]
         assert logged["outcome_reward/mean"] == pytest.approx(mean(row["outcome_reward"] for row in rows))
-        assert logged["thinking_reward/mean"] == pytest.approx(mean(row["thinking_reward"] for row in rows))
+        assert logged["thinking_reward/mean"] == pytest.approx(mean(scores))
         assert logged["trust/gamma_mean"] == pytest.approx(mean(map(equation_3, groups)))
         assert logged["trust/distrusted_frac"] == pytest.approx(mean(equation_3(group) < 1 for group in groups))
-        assert logged["thinking_reward/coverage"] == 1.0
+        missing = sum(row["thinking_reward"] is None for row in asked)
+        assert logged["thinking_reward/coverage"] == pytest.approx(1 - missing / len(asked))
         assert 0 < logged["thinking_reward/latency_p50"] <= logged["thinking_reward/latency_p95"]
 
 
@@ -126,7 +136,10 @@ def test_validation_is_scored_by_outcome_alone(run: TrainingRun) -> None:
         rows = run.validations(step)
         assert rows
         assert all(row["score"] == pytest.approx(row["outcome_reward"]) for row in rows)
-        assert any(row["thinking_reward"] for row in rows), "the preset asks the TRM for validation responses too"
+
+
+def test_the_preset_asks_the_trm_for_validation_responses_too(run: TrainingRun) -> None:
+    assert any(row["thinking_asked"] and row["thinking_reward"] for row in run.validations(0))
 
 
 def test_text_only_rows_train_beside_images(run: TrainingRun) -> None:
