@@ -105,7 +105,9 @@ class TrustGRPOMixin:
         """Write Eq. 5 into ``rm_scores`` and keep its parts for the metrics and the dump."""
         sessions = final_outputs(batch)
         finals = list(sessions)
-        data = tq.kv_batch_get(keys=finals, partition_id=batch.partition_id, select_fields=["extra_fields"])
+        fields = ["extra_fields", "data_source", "extra_info"]
+        data = tq.kv_batch_get(keys=finals, partition_id=batch.partition_id, select_fields=fields)
+        sources = list(zip(data["data_source"], data["extra_info"], strict=True))
         components = [fields["reward_extra_info"] for fields in data["extra_fields"]]
         groups = [key.rsplit("_", 2)[0] for key in finals]
         schedule = {"step": self.global_steps, "total_steps": self.total_training_steps, "settings": self.settings}
@@ -114,7 +116,8 @@ class TrustGRPOMixin:
         metrics.update(reward_metrics(components, groups, rewards, **schedule))
         self._missing_scores.add(*asked_and_missing(components))
         for i, key in enumerate(finals):
-            self._dump_fields[key] = _dump_row(components[i], rewards, i) | {"group": groups[i]}
+            row = {"group": groups[i], **_dataset_row(*sources[i])}
+            self._dump_fields[key] = row | _dump_row(components[i], rewards, i)
 
     def _write_rewards(self, batch: KVBatchMeta, sessions: Mapping[str, list[str]], rewards: GroupRewards) -> None:
         """All outputs of a session get the session's reward on their last token, as verl does for the outcome."""
@@ -169,6 +172,11 @@ def final_outputs(batch: KVBatchMeta) -> dict[str, list[str]]:
         session, index = key.rsplit("_", 1)
         outputs.setdefault(session, []).append((int(index), key))
     return {max(session)[1]: [key for _, key in session] for session in outputs.values()}
+
+
+def _dataset_row(data_source: Any, extra_info: Mapping[str, Any]) -> dict[str, Any]:
+    """Which row of the data the question is: what makes a dump and its parquet file one data set again."""
+    return {"data_source": str(data_source), "split": extra_info.get("split"), "index": extra_info.get("index")}
 
 
 def _dump_row(component: Mapping[str, Any], rewards: GroupRewards, i: int) -> dict[str, Any]:

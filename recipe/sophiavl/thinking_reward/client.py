@@ -52,6 +52,7 @@ class ThinkingScore:
         attempts: HTTP requests sent for it.
         cached: it came from the cache, or from an identical score under way, and no request was sent.
         endpoint: base URL of the server that was asked last; None where none was.
+        reply: the last reply's text, readable or not; None where there was none.
     """
 
     value: float | None
@@ -60,6 +61,7 @@ class ThinkingScore:
     attempts: int = 0
     cached: bool = False
     endpoint: str | None = None
+    reply: str | None = None
 
 
 @dataclass
@@ -71,12 +73,13 @@ class _Progress:
     error: str | None = None
     attempts: int = 0
     endpoint: str | None = None
+    reply: str | None = None
     failed: dict[str, int] = field(default_factory=dict)
     not_before: dict[str, float] = field(default_factory=dict)
 
     def result(self) -> ThinkingScore:
         error = self.error if self.value is None else None
-        return ThinkingScore(self.value, error, 0.0, self.attempts, endpoint=self.endpoint)
+        return ThinkingScore(self.value, error, 0.0, self.attempts, endpoint=self.endpoint, reply=self.reply)
 
 
 class ThinkingRewardClient:
@@ -262,6 +265,7 @@ class ThinkingRewardClient:
             permit.release()
             raise
         permit.success()
+        progress.reply = reply.text
         progress.value, progress.error = read_score(reply, self.config, restricted=restriction != "free")
         if progress.error is not None:
             self._metrics.attempt_failures[progress.error] += 1
