@@ -13,7 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import aiohttp
 from PIL import Image, ImageDraw
@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from recipe.sophiavl.thinking_reward.cli import add_client_arguments, client_config
 from recipe.sophiavl.thinking_reward.client import ThinkingRewardClient, read_api_key, request_heads
-from recipe.sophiavl.thinking_reward.config import ClientConfig, ScoreMode, StructuredOutput
+from recipe.sophiavl.thinking_reward.config import ClientConfig
 from recipe.sophiavl.thinking_reward.images import data_url, digest_image
 from recipe.sophiavl.thinking_reward.parse import parse_score
 from recipe.sophiavl.thinking_reward.prompt import PromptError, clean_thinking, load_template, prepare_prompt
@@ -304,25 +305,12 @@ def show(checks: Sequence[Check], console: Console) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: 0 where all checks pass, 1 where one fails, 2 where the settings are wrong."""
-    defaults = {name: getattr(ClientConfig, name) for name in ("max_thinking_chars", "timeout_s", "max_tokens")}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument(
-        "--url", action="append", required=True, help="base URL, such as http://localhost:8000/v1; repeatable"
-    )
-    parser.add_argument("--model", required=True, help="name of the served model")
-    parser.add_argument("--api-key-env", help="environment variable that holds the API key")
-    parser.add_argument("--prompt-path", help="prompt file; default: the package's own")
-    parser.add_argument("--structured-output", choices=get_args(StructuredOutput), default="auto")
-    parser.add_argument("--score-mode", choices=get_args(ScoreMode), default="discrete")
-    parser.add_argument("--max-thinking-chars", type=int, default=defaults["max_thinking_chars"])
-    parser.add_argument("--max-tokens", type=int, default=defaults["max_tokens"])
-    parser.add_argument("--timeout-s", type=float, default=defaults["timeout_s"])
-    given = vars(parser.parse_args(argv))
-    urls = given.pop("url")
+    add_client_arguments(parser)
+    given = parser.parse_args(argv)
     console = Console()
     try:
-        config = ClientConfig(urls=urls, **given, deadline_s=3 * given["timeout_s"])
-        checks = asyncio.run(preflight(config))
+        checks = asyncio.run(preflight(client_config(given)))
     except (ValueError, PromptError) as error:
         console.print(escape(str(error)), style="red", soft_wrap=True, highlight=False)
         return 2
