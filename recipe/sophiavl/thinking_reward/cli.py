@@ -61,17 +61,6 @@ def client_config(given: argparse.Namespace, **fixed: object) -> ClientConfig:
         ValueError: a setting is out of range.
     """
     settings = {name: getattr(given, name) for name in _SETTINGS} | {"deadline_s": 3 * given.timeout_s} | fixed
-        "model",
-        "api_key_env",
-        "prompt_path",
-        "structured_output",
-        "score_mode",
-        "max_thinking_chars",
-        "max_tokens",
-        "temperature",
-        "max_concurrency",
-        "timeout_s",
-    ]
     return ClientConfig(urls=given.url, **settings)
 
 
