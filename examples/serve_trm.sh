@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Serves a thinking reward model with vLLM and checks it with the preflight.
+set -euo pipefail
+
+usage() {
+  cat <<HELP
+Usage: bash examples/serve_trm.sh MODEL_FOLDER [vllm serve flags]
+
+MODEL_FOLDER is what examples/train_trm.sh saved (OUT/checkpoints/global_step_N/huggingface, or OUT/checkpoints for its
+newest checkpoint), or any vision-language model that vLLM serves. Serves until it is stopped.
+
+Environment:
+  TRM_MODEL  name under which it is served    (default: sophiavl-trm)
+  HOST       address to listen on             (default: 127.0.0.1; 0.0.0.0 for other machines)
+  PORT       port                             (default: 8000)
+  PROMPT     YAML template that it was trained on, for the check (default: the package's own)
+  MAX_LEN    longest conversation in tokens   (default: 16384)
+  PREFLIGHT  flags of the check, or "off"     (default: none)
+  WAIT       seconds to wait for the server   (default: 1800)
+
+Prefix caching (on by default in vLLM) is what makes groups cheap: leave it on.
+HELP
+}
+[[ "${1:-}" == "--help" || "${1:-}" == "-h" ]] && { usage; exit 0; }
+
+model="${1:-}"
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+TRM_MODEL="${TRM_MODEL:-sophiavl-trm}" # name under which it is served
+HOST="${HOST:-127.0.0.1}"              # address to listen on
+PORT="${PORT:-8000}"                   # port
+PROMPT="${PROMPT:-}"                   # template that it was trained on
+MAX_LEN="${MAX_LEN:-16384}"            # longest conversation in tokens
+PREFLIGHT="${PREFLIGHT:-}"             # flags of the check, or "off"
+WAIT="${WAIT:-1800}"                   # seconds to wait for the server
+
+[[ -d .venv && -z "${VIRTUAL_ENV:-}" ]] && source .venv/bin/activate
+source examples/common.sh
+[[ -n "$model" ]] || { usage >&2; stop "which model? give its folder or its hub name"; }
+shift
+if [[ -f "$model/latest_checkpointed_iteration.txt" ]]; then
+  model="$model/global_step_$(<"$model/latest_checkpointed_iteration.txt")/huggingface"
+fi
+[[ ! -d "$model" || -f "$model/config.json" ]] || stop "$model holds no config.json: give the folder named huggingface"
+command -v vllm >/dev/null || stop "vllm is not installed here: see README.md"
+eval "$(python -m recipe.sophiavl.environment)"
+
+server=""
+trap '[[ -z "$server" ]] || stop_group "$server"' EXIT
+trap 'exit 130' INT TERM
+log="$(mktemp "${TMPDIR:-/tmp}/serve_trm.XXXXXX")"
+setsid vllm serve "$model" --served-model-name "$TRM_MODEL" --host "$HOST" --port "$PORT" --max-model-len "$MAX_LEN" \
+  "$@" > >(tee "$log") 2>&1 &
+server=$!
+check_host="$HOST"
+[[ "$HOST" != 0.0.0.0 ]] || check_host=127.0.0.1
+wait_for_server "http://$check_host:$PORT/health" "$server" "$log" "$WAIT"
+if [[ "$PREFLIGHT" != off ]]; then
+  # shellcheck disable=SC2086  (several flags)
+  python -m recipe.sophiavl.thinking_reward.preflight --url "http://$check_host:$PORT/v1" --model "$TRM_MODEL" \
+    ${PROMPT:+--prompt-path "$PROMPT"} $PREFLIGHT ||
+    echo "The server runs, but a run that asks it would stop at this check." >&2
+fi
+echo "serving: thinking_reward.urls=[http://$check_host:$PORT/v1] thinking_reward.model=$TRM_MODEL"
+wait "$server"
