@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for train.parquet and val.parquet")
     parser.add_argument("--train-size", type=int, default=1500, help="training rows (default: 1500)")
-    parser.add_argument("--val-size", type=int, default=192, help="validation rows (default: 192)")
+    parser.add_argument("--val-size", type=int, default=384, help="validation rows (default: 384)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the choice of questions (default: 0)")
     options = parser.parse_args(arguments)
     for name in ("train_size", "val_size"):

@@ -11,7 +11,7 @@ Run again to continue an unfinished run or to see a finished one; --fresh starts
 
 Environment:
   RUN_DIR  folder of the run                                  (default: outputs/quickstart)
-  STEPS    training steps                                     (default: 60)
+  STEPS    training steps                                     (default: 40)
   SEED     seed of the data order and of the sampling         (default: 1)
   VENV     folder of the virtual environment                  (default: .venv in the repository)
 
@@ -25,7 +25,7 @@ EOF
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export VENV="${VENV:-$PWD/.venv}"       # folder of the virtual environment
 RUN_DIR="${RUN_DIR:-outputs/quickstart}" # folder of the run
-STEPS="${STEPS:-60}"                     # training steps
+STEPS="${STEPS:-40}"                     # training steps
 SEED="${SEED:-1}"                        # seed of the data order and of the sampling
 DATA_DIR="${DATA_DIR:-outputs/easy_vqa}" # parquet files, shared by runs
 MODELS="${MODELS:-examples/quickstart/models}" # the tiny policy and thinking reward model

@@ -87,7 +87,13 @@ class ThinkingSFTDataset(MultiTurnSFTDataset):
     def __getitem__(self, item: int) -> dict[str, Any]:
         """See verl; a row without images has empty ``multi_modal_inputs``, because verl's collator takes the keys of
         a batch from its first row."""
-        row = super().__getitem__(item)
+        try:
+            row = super().__getitem__(item)
+        except ValueError as error:
+            raise ValueError(
+                f"row {item} of {', '.join(map(str, self.parquet_files))}: {error}. If it is too long, raise "
+                "data.max_length or lower data.max_thinking_chars"
+            ) from error
         row.setdefault("multi_modal_inputs", {})
         return row
 

@@ -131,3 +131,9 @@ def test_training_tensors_are_what_verls_trainer_takes(tmp_path):
     assert sample["position_ids"].shape == (4, length)
     assert sample["loss_mask"].shape == (length,)
     assert sample["multi_modal_inputs"]["pixel_values"].dtype == torch.float32
+
+
+def test_a_row_that_is_too_long_is_named(tmp_path):
+    samples = dataset(tmp_path, [row(), row(thinking="very " * 9 + "red")], max_length=16)
+    with pytest.raises(ValueError, match=r"row 1 of .*train\.parquet: .*raise data\.max_length"):
+        samples[1]
