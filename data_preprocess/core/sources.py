@@ -223,7 +223,8 @@ def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
         SourceError: not a readable parquet file.
     """
     try:
-        with pq.ParquetFile(path) as parquet:
+        # without Arrow's read-ahead, which keeps what was read: memory would grow with the file
+        with pq.ParquetFile(path, pre_buffer=False) as parquet:
             for batch in parquet.iter_batches(batch_size=_PARQUET_BATCH, use_threads=False):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:

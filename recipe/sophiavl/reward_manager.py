@@ -22,6 +22,7 @@ from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 from recipe.sophiavl.plugin import REWARD_MANAGER_NAME
 from recipe.sophiavl.settings import ThinkingRewardSettings
 from recipe.sophiavl.thinking_reward.client import ThinkingRewardClient
+from recipe.sophiavl.thinking_reward.questions import question_text
 from recipe.sophiavl.trust_grpo import GroupRewards, combine_rewards
 from reward_score import OutcomeScore, extract_thinking, score_outcome
 
@@ -172,12 +173,6 @@ class ThinkingRewardManager(RewardManagerBase):
         return combine_rewards(
             outcome, thinking, np.asarray(groups), step=step, total_steps=total_steps, config=settings.trust
         )
-
-
-def question_text(extra_info: Mapping[str, Any]) -> str:
-    """The question as the TRM sees it: its text, then the options of a multiple choice question, one a line."""
-    options = extra_info.get("options")
-    return "\n".join([extra_info["question"], *(() if options is None else options)])
 
 
 def prompt_images(raw_prompt: Sequence[Mapping[str, Any]]) -> list[Any]:

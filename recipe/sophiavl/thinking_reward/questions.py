@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
@@ -88,6 +89,12 @@ class Questions:
     def _prepare(self, question: Question) -> PreparedPrompt:
         urls = [data_url(image) for image in question.images]
         return prepare_prompt(self._template, clean_question(question.text), urls)
+
+
+def question_text(extra_info: Mapping[str, Any]) -> str:
+    """The question as the TRM sees it: its text, then the options of a multiple choice question, one a line."""
+    options = extra_info.get("options")
+    return "\n".join([extra_info["question"], *(() if options is None else options)])
 
 
 def digest_of(*parts: bytes) -> bytes:

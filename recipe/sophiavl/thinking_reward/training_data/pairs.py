@@ -82,23 +82,39 @@ def read_pairs(file: Path, columns: Sequence[str] | None = None, needs: Sequence
     Raises:
         PairsError: the file is missing, no parquet file, or lacks one of `needs`.
     """
-    try:
-        parquet = pq.ParquetFile(file)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise PairsError(f"{file}: cannot be read as parquet: {error}") from error
-    with parquet:
+    with _opened(file) as parquet:
         names = parquet.schema_arrow.names
         missing = [name for name in needs if name not in names]
         if missing:
             raise PairsError(f"{file}: lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
         chosen = None if columns is None else [name for name in columns if name in names]
-        for batch in parquet.iter_batches(_BATCH_ROWS, columns=chosen):
+        batches = parquet.iter_batches(_BATCH_ROWS, columns=chosen)
+        while True:
+            try:
+                batch = next(batches, None)
+            except (OSError, pa.ArrowException) as error:
+                raise PairsError(f"{file}: a part of it cannot be read: {error}") from error
+            if batch is None:
+                return
             yield from batch.to_pylist()
 
 
 def count_pairs(file: Path) -> int:
-    """Number of rows of a parquet file, from its footer."""
-    return pq.read_metadata(file).num_rows
+    """Number of rows of a parquet file, from its footer.
+
+    Raises:
+        PairsError: the file is missing or no parquet file.
+    """
+    with _opened(file) as parquet:
+        return parquet.metadata.num_rows
+
+
+def _opened(file: Path) -> pq.ParquetFile:
+    try:
+        # Arrow's read-ahead keeps what was read: memory would grow with the file.
+        return pq.ParquetFile(file, pre_buffer=False)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise PairsError(f"{file}: cannot be read as parquet: {error}") from error
 
 
 def write_pairs(file: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema = PAIR_SCHEMA) -> int:
@@ -136,7 +152,7 @@ def image_bytes(row: Mapping[str, Any]) -> list[bytes]:
     Raises:
         PairsError: an image has no bytes.
     """
-    images = [image["bytes"] for image in row.get("images") or ()]
+    images = [(image or {}).get("bytes") for image in row.get("images") or ()]
     if not all(images):
         raise PairsError(f"row {row.get('pair_id')}: an image without bytes; preprocess with images embedded")
     return images

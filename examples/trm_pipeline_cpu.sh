@@ -1,0 +1,128 @@
+#!/usr/bin/env bash
+# The thinking reward model's whole pipeline on a machine without a GPU, with tiny models on easy-VQA:
+# collect, annotate, filter and balance, train, serve, evaluate (arXiv 2505.17018, sections 3.1 and 3.2).
+set -euo pipefail
+
+usage() {
+  cat <<HELP
+Usage: bash examples/trm_pipeline_cpu.sh [--fresh]
+
+A GRPO run leaves its rollouts, a judge by rule behind a real HTTP endpoint scores them, what is left after filtering
+and balancing trains a tiny Qwen2.5-VL, and both the untrained and the trained model are served and evaluated on
+held-out questions. Run again to continue: finished stages are kept; --fresh starts over.
+
+Environment:
+  RUN_DIR        folder of everything that is made    (default: outputs/trm_pipeline)
+  COLLECT_STEPS  GRPO steps to collect rollouts from  (default: 8)
+  EPOCHS         epochs of the SFT                    (default: 8)
+  VENV           folder of the virtual environment    (default: .venv in the repository)
+HELP
+}
+[[ "${1:-}" == "--help" || "${1:-}" == "-h" ]] && { usage; exit 0; }
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export VENV="${VENV:-$PWD/.venv}"          # folder of the virtual environment
+RUN_DIR="${RUN_DIR:-outputs/trm_pipeline}" # folder of everything that is made
+COLLECT_STEPS="${COLLECT_STEPS:-8}"        # GRPO steps to collect rollouts from
+EPOCHS="${EPOCHS:-8}"                      # epochs of the SFT
+DATA_DIR="${DATA_DIR:-outputs/easy_vqa}"   # RL parquet files, shared with the quickstart
+POLICY=examples/quickstart/models/policy
+PROMPT=examples/quickstart/trm_prompt.yaml
+
+bash examples/setup_cpu.sh
+source "$VENV/bin/activate"
+source examples/common.sh
+export HF_HUB_OFFLINE=1
+eval "$(python -m recipe.sophiavl.environment)"
+if [[ "${1:-}" == "--fresh" ]]; then rm -rf "$RUN_DIR"; shift; fi
+[[ $# -eq 0 ]] || { usage >&2; stop "unknown argument $1"; }
+mkdir -p "$RUN_DIR"
+
+server="" job=""
+cleanup() {
+  trap - EXIT INT TERM
+  [[ -z "$job" ]] || stop_group "$job"
+  [[ -z "$server" ]] || stop_group "$server"
+}
+trap cleanup EXIT
+trap 'echo; echo "Stopping. Run the same command again to go on."; exit 130' INT TERM
+
+# stage NAME FILE COMMAND...: runs a command unless FILE, which it makes, exists; its output goes to a log
+stage() {
+  local name="$1" made="$2"
+  shift 2
+  if [[ -e "$made" ]]; then echo "== $name: kept ($made)"; return; fi
+  local start=$SECONDS
+  echo "== $name (log: $RUN_DIR/$name.log)"
+  # In the background: bash answers to signals while it waits, but not while a command runs in its foreground.
+  setsid "$@" >"$RUN_DIR/$name.log" 2>&1 &
+  job=$!
+  wait "$job" || { tail -n 20 "$RUN_DIR/$name.log" >&2; stop "$name failed; its log is $RUN_DIR/$name.log"; }
+  job=""
+  echo "   $((SECONDS - start)) s"
+}
+
+# serve NAME MODEL: serves a model on a free port until stop_server
+serve() {
+  port="$(free_port)"
+  PORT="$port" TRM_MODEL=trm PREFLIGHT=off MAX_LEN=4096 setsid bash examples/serve_trm.sh "$2" \
+    --max-num-seqs 64 --enforce-eager >"$RUN_DIR/serve-$1.log" 2>&1 &
+  server=$!
+  wait_for_server "http://127.0.0.1:$port/health" "$server" "$RUN_DIR/serve-$1.log" 180
+}
+stop_server() { stop_group "$server"; server=""; }
+
+asked=(--prompt-path "$PROMPT" --max-thinking-chars 1000 --max-tokens 48)
+
+[[ -f "$DATA_DIR/train.parquet" && -f "$DATA_DIR/val.parquet" ]] || python -m data_preprocess.easy_vqa --out "$DATA_DIR"
+
+rollouts() {
+  python -m recipe.sophiavl.main_sophiavl platform=cpu preset=quickstart thinking_reward=outcome_only \
+    data.train_files="$DATA_DIR/train.parquet" data.val_files="$DATA_DIR/val.parquet" \
+    actor_rollout_ref.model.path="$POLICY" data.train_batch_size=64 actor_rollout_ref.actor.ppo_mini_batch_size=64 \
+    trainer.total_training_steps="$COLLECT_STEPS" trainer.val_before_train=false trainer.test_freq=-1 trainer.save_freq=-1 \
+    trainer.logger='[console]' trainer.rollout_data_dir="$RUN_DIR/rollouts"
+}
+export -f rollouts
+export DATA_DIR POLICY COLLECT_STEPS RUN_DIR
+stage grpo "$RUN_DIR/rollouts/$COLLECT_STEPS.jsonl" bash -euc rollouts
+stage collect "$RUN_DIR/pairs.parquet" \
+  python -m recipe.sophiavl.thinking_reward.collect "$RUN_DIR" --data "$DATA_DIR/train.parquet" --out "$RUN_DIR/pairs.parquet"
+
+if [[ ! -f "$RUN_DIR/annotated.parquet" ]]; then
+  port="$(free_port)"
+  setsid python examples/quickstart/judge_server.py --port "$port" >"$RUN_DIR/judge.log" 2>&1 &
+  server=$!
+  wait_for_server "http://127.0.0.1:$port/health" "$server" "$RUN_DIR/judge.log" 60
+  stage annotate "$RUN_DIR/annotated.parquet" \
+    python -m recipe.sophiavl.thinking_reward.annotate "$RUN_DIR/pairs.parquet" --out "$RUN_DIR/annotated.parquet" \
+    --url "http://127.0.0.1:$port/v1" --model rule-judge --structured-output off "${asked[@]}"
+  stop_server
+fi
+
+# easy-VQA's rule gives few different scores: intervals that no reasoning falls into stay empty.
+stage balance "$RUN_DIR/trm/train.parquet" \
+  python -m recipe.sophiavl.thinking_reward.balance "$RUN_DIR/annotated.parquet" --out "$RUN_DIR/trm" \
+  --floor 50 --cap 400 --test-fraction 0.25
+
+TRAIN_FILES="$RUN_DIR/trm/train.parquet" MODEL="$POLICY" PROMPT="$PROMPT" GPUS=1 NAME=trm_tiny OUT="$RUN_DIR/sft" \
+  stage train "$RUN_DIR/sft/checkpoints/latest_checkpointed_iteration.txt" \
+  bash examples/train_trm.sh trm_platform=cpu trm_preset=quickstart trainer.total_epochs="$EPOCHS"
+
+for name in untrained trained; do
+  [[ ! -f "$RUN_DIR/$name/evaluation.json" ]] || { echo "== evaluate-$name: kept"; continue; }
+  if [[ "$name" == untrained ]]; then
+    # Without training the model writes no score by itself: the server holds it to one.
+    serve "$name" "$POLICY"
+    how=(--structured-output on --no-edits)
+  else
+    serve "$name" "$RUN_DIR/sft/checkpoints"
+    how=(--structured-output off --compare "$RUN_DIR/untrained/evaluation.json")
+  fi
+  stage "evaluate-$name" "$RUN_DIR/$name/evaluation.json" \
+    python -m recipe.sophiavl.thinking_reward.evaluate "$RUN_DIR/trm/test.parquet" --out "$RUN_DIR/$name" \
+    --url "http://127.0.0.1:$port/v1" --model trm "${asked[@]}" "${how[@]}"
+  stop_server
+done
+cat "$RUN_DIR/evaluate-trained.log"
+echo "pictures: $RUN_DIR/trm/distribution.png, $RUN_DIR/trained/evaluation.html"

@@ -1,0 +1,253 @@
+"""From annotated pairs to training files: questions set aside for testing, filtering, a uniform spread of scores.
+
+The paper (arXiv 2505.17018, section 3.1) samples its 156k set uniformly over ten intervals, 5,000 to 15,000 each.
+Text comes first, images last: what to keep is decided from the light columns, and memory holds these; the images are
+copied afterwards from memory-mapped files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+from tqdm import tqdm
+
+from recipe.sophiavl.thinking_reward.training_data.filters import FilterLimits, Rule, chosen_rules, first_hit
+from recipe.sophiavl.thinking_reward.training_data.pairs import (
+    LIGHT_COLUMNS,
+    PAIR_SCHEMA,
+    PairsError,
+    read_pairs,
+    replacing,
+    write_pairs,
+)
+
+INTERVALS = 10
+INTERVAL_NAMES = (*(f"[{i / 10:.1f}, {(i + 1) / 10:.1f})" for i in range(INTERVALS - 1)), "[0.9, 1.0]")
+    f"[{i / 10:.1f}, {(i + 1) / 10:.1f}{']' if i == INTERVALS - 1 else ')'}" for i in range(INTERVALS)
+)
+BelowFloor = Literal["warn", "repeat", "stop"]
+_NEEDS = ("pair_id", "question_id", "question", "images", "thinking", "score")
+
+
+@dataclass(frozen=True)
+class BalanceSettings:
+    """How the training files are made.
+
+    Attributes:
+        floor, cap: fewest and most rows of an interval.
+        below_floor: an interval with fewer rows than `floor` is kept as it is (warn), filled up by repeating its rows
+            (repeat), or an error (stop).
+        max_repeats: "repeat" only: how often one row may occur at most.
+        test_fraction, val_fraction: shares of the questions that are set aside, in [0, 1).
+        seed: of every choice.
+
+    Raises:
+        ValueError: a setting out of range.
+    """
+
+    floor: int = 5000
+    cap: int = 15000
+    below_floor: BelowFloor = "warn"
+    max_repeats: int = 4
+    test_fraction: float = 0.1
+    val_fraction: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.floor <= self.cap or self.cap < 1:
+            raise ValueError(f"--floor {self.floor} --cap {self.cap}: need 0 <= floor <= cap and a cap of at least 1")
+        if self.max_repeats < 1:
+            raise ValueError(f"--max-repeats {self.max_repeats}: must be at least 1")
+        for name in ("test_fraction", "val_fraction"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be in [0, 1)")
+        if self.test_fraction + self.val_fraction >= 1.0:
+            raise ValueError("--test-fraction and --val-fraction leave no question for training")
+
+
+@dataclass
+class Balanced:
+    """What became of the rows. Interval counts have length 10."""
+
+    rows: int = 0
+    duplicates: int = 0
+    test: int = 0
+    val: int = 0
+    train: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    before: list[int] = field(default_factory=lambda: [0] * INTERVALS)
+    filtered: list[int] = field(default_factory=lambda: [0] * INTERVALS)
+    after: list[int] = field(default_factory=lambda: [0] * INTERVALS)
+
+
+def interval(score: float) -> int:
+    """The place of a score in [0, 1] among the ten intervals [0, 0.1) … [0.9, 1.0].
+
+    Raises:
+        ValueError: not in [0, 1].
+    """
+    if not 0.0 <= score <= 1.0:
+        raise ValueError(f"score {score!r} is not in [0, 1]")
+    # 0.3 * 10 is 3.0000000000000004 and 0.7 of a mean may be 0.6999999999999999: both belong where they read.
+    return min(int(round(score * INTERVALS, 6)), INTERVALS - 1)
+
+
+def side(question_id: str, settings: BalanceSettings) -> str:
+    """``test``, ``val`` or ``train``: by the question alone, so that nothing of it is on two sides."""
+    digest = hashlib.blake2b(f"{settings.seed}/{question_id}".encode(), digest_size=8).digest()
+    place = int.from_bytes(digest, "big") / 2**64
+    if place < settings.test_fraction:
+        return "test"
+    return "val" if place < settings.test_fraction + settings.val_fraction else "train"
+
+
+def spread_over_questions(rows: Sequence[tuple[int, str]], count: int, rng: random.Random) -> list[int]:
+    """`count` of the rows (number, question_id), in turns over the questions, so that none dominates an interval."""
+    by_question: dict[str, list[int]] = defaultdict(list)
+    for number, question in rows:
+        by_question[question].append(number)
+    queues = [by_question[question] for question in sorted(by_question)]
+    rng.shuffle(queues)
+    for queue in queues:
+        rng.shuffle(queue)
+    chosen: list[int] = []
+    while len(chosen) < count and queues:
+        chosen += [queue.pop() for queue in queues[: count - len(chosen)]]
+        queues = [queue for queue in queues if queue]
+    return chosen
+
+
+def choose(rows: Sequence[tuple[int, str, float]], settings: BalanceSettings) -> list[int]:
+    """Numbers of the rows to train on, shuffled; a row that is repeated occurs several times.
+
+    Args:
+        rows: (number, question_id, score) of the rows that are left after filtering.
+
+    Raises:
+        PairsError: an interval is below the floor and `below_floor` is "stop".
+    """
+    rng = random.Random(settings.seed)
+    chosen: list[int] = []
+    for place in range(INTERVALS):
+        inside = [(number, question) for number, question, score in rows if interval(score) == place]
+        picked = spread_over_questions(inside, settings.cap, rng)
+        if len(picked) < settings.floor:
+            if settings.below_floor == "stop":
+                raise PairsError(
+                    f"interval {INTERVAL_NAMES[place]} has {len(picked)} rows, fewer than --floor {settings.floor}: "
+                    "annotate more pairs, lower the floor, or use --below-floor warn or repeat"
+                )
+            if settings.below_floor == "repeat" and picked:
+                picked = (picked * settings.max_repeats)[: max(settings.floor, len(picked))]
+        chosen += picked
+    rng.shuffle(chosen)
+    return chosen
+
+
+class Balancer:
+    """Decides about every row from its light columns.
+
+    Raises:
+        PairsError: a file can't be read or lacks a column, or a score is not in [0, 1].
+    """
+
+    def __init__(
+        self, files: Sequence[Path], settings: BalanceSettings, rules: Mapping[str, Rule], limits: FilterLimits
+    ) -> None:
+        self.settings, self.result = settings, Balanced()
+        self.numbers: dict[str, list[int]] = {"train": [], "val": [], "test": []}
+        self.rejected: list[dict[str, Any]] = []
+        self._rules, self._limits = rules, limits
+        self._seen: set[str] = set()
+        self._left: list[tuple[int, str, float]] = []
+        number = 0
+        for file in files:
+            for row in tqdm(read_pairs(file, LIGHT_COLUMNS, _NEEDS), unit="row", desc=f"read {file.name}"):
+                self._take(number, row, file)
+                number += 1
+        self.numbers["train"] = choose(self._left, settings)
+        self._count()
+
+    def _take(self, number: int, row: Mapping[str, Any], file: Path) -> None:
+        self.result.rows += 1
+        if row["pair_id"] in self._seen:
+            self.result.duplicates += 1
+            return
+        self._seen.add(row["pair_id"])
+        where = side(row["question_id"], self.settings)
+        rules = {"no_score": self._rules["no_score"]} if where == "test" else self._rules
+        if row["score"] is not None:
+            try:
+                place = interval(row["score"])
+            except ValueError as error:
+                raise PairsError(f"{file}: pair {row['pair_id']}: {error}") from error
+            if where == "train":
+                self.result.before[place] += 1
+        hit = first_hit(row, rules, self._limits)
+        if hit is not None:
+            self.result.rejected[hit[0]] += 1
+            self.rejected.append({"pair_id": row["pair_id"], "rule": hit[0], "detail": hit[1], "score": row["score"]})
+        elif where == "train":
+            self._left.append((number, row["question_id"], row["score"]))
+            self.result.filtered[interval(row["score"])] += 1
+        else:
+            self.numbers[where].append(number)
+
+    def _count(self) -> None:
+        scores = {number: score for number, _, score in self._left}
+        for number in self.numbers["train"]:
+            self.result.after[interval(scores[number])] += 1
+        for name, numbers in self.numbers.items():
+            setattr(self.result, name, len(numbers))
+
+
+def balance(
+    files: Sequence[Path],
+    out: Path,
+    settings: BalanceSettings,
+    limits: FilterLimits | None = None,
+    *,
+    enable: Sequence[str] = (),
+    disable: Sequence[str] = (),
+) -> Balanced:
+    """Write ``train.parquet``, ``val.parquet`` and ``test.parquet`` (those that have rows), and ``rejected.jsonl``.
+
+    Test rows are neither filtered nor balanced, except that they have a score: an evaluation should see the natural
+    distribution and whole groups.
+
+    Raises:
+        PairsError: see `Balancer`; or nothing is left to train on.
+        ValueError: an unknown rule.
+    """
+    balancer = Balancer(files, settings, chosen_rules(enable, disable), limits or FilterLimits())
+    if not balancer.numbers["train"]:
+        raise PairsError(f"{', '.join(map(str, files))}: no row is left to train on ({dict(balancer.result.rejected)})")
+    rows = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+    for name, numbers in balancer.numbers.items():
+        file = out / f"{name}.parquet"
+        if numbers:
+            write_pairs(file, _rows(rows, numbers, name))
+        else:
+            file.unlink(missing_ok=True)
+    _write_lines(out / "rejected.jsonl", balancer.rejected)
+    return balancer.result
+
+
+def _rows(rows: datasets.Dataset, numbers: Iterable[int], name: str) -> Iterator[dict[str, Any]]:
+    for number in tqdm(numbers, unit="row", desc=f"write {name}"):
+        row = rows[number]
+        yield {column: row.get(column) for column in PAIR_SCHEMA.names} | {"split": name}
+
+
+def _write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as lines:
+        for row in rows:
+            lines.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,0 +1,172 @@
+"""Rules that find noisy labels among annotated pairs. Each has a name, is counted, and can be switched.
+
+The paper (arXiv 2505.17018, section 3.1) filters its labels by rule without saying how; these are ours. Most look for
+praise that the text contradicts, because a judge's usual fault is to be kind.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]")
+_LATIN_WORD = re.compile(r"[A-Za-z]{2,}")
+_SETS_SCORE = re.compile(
+    r"\b(?:score|rating|grade)\b\W{0,4}(?:of|is|should be|must be)?\W{0,4}(?:1(?:\.0+)?|0?\.\d|10\s*/\s*10)(?!\d)",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class FilterLimits:
+    """Thresholds of the rules.
+
+    Attributes:
+        min_chars, max_chars: shortest and longest reasoning, in characters.
+        max_spread: largest difference between the judge's samples, in score.
+        praised: from this score on, a text that is repetitive or sets its own score is a noisy label.
+        max_compression: a text of at least 200 bytes that compresses to less than this fraction is repetitive.
+        mixed_praised: from this score on, a text that mixes languages is a noisy label.
+        max_mixed_share: largest share of the rarer script, in [0, 0.5].
+        perfect: from this score on, a wrong answer contradicts the score (rule ``perfect_but_wrong``).
+
+    Raises:
+        ValueError: a threshold out of its range.
+    """
+
+    min_chars: int = 10
+    max_chars: int = 16000
+    max_spread: float = 0.3
+    praised: float = 0.6
+    max_compression: float = 0.2
+    mixed_praised: float = 0.8
+    max_mixed_share: float = 0.1
+    perfect: float = 0.95
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith("_chars"):
+                if value < 0:
+                    raise ValueError(f"{field.name}={value}: must not be negative")
+            elif not 0.0 <= value <= 1.0:
+                raise ValueError(f"{field.name}={value}: must be in [0, 1]")
+        if self.min_chars > self.max_chars:
+            raise ValueError(f"min_chars={self.min_chars} is more than max_chars={self.max_chars}")
+
+
+Rule = Callable[[Mapping[str, Any], FilterLimits], str | None]
+"""Takes a row of ``PAIR_SCHEMA``; returns what is wrong with it, or None."""
+
+
+def no_score(row: Mapping[str, Any], _limits: FilterLimits) -> str | None:
+    """The judge gave no readable score."""
+    return "no score" if row["score"] is None else None
+
+
+def too_short(row: Mapping[str, Any], limits: FilterLimits) -> str | None:
+    """Next to nothing was written."""
+    length = len(row["thinking"].strip())
+    return f"{length} characters" if length < limits.min_chars else None
+
+
+def too_long(row: Mapping[str, Any], limits: FilterLimits) -> str | None:
+    """Longer than what is sent to the model: it would be trained on a text without its middle."""
+    length = len(row["thinking"])
+    return f"{length} characters" if length > limits.max_chars else None
+
+
+def judge_disagrees(row: Mapping[str, Any], limits: FilterLimits) -> str | None:
+    """The judge's samples of one pair lie far apart."""
+    spread = row.get("spread") or 0.0
+    return f"spread {spread:.2f}" if spread > limits.max_spread + 1e-9 else None
+
+
+def repetitive_but_praised(row: Mapping[str, Any], limits: FilterLimits) -> str | None:
+    """Redundancy is one of the five criteria; text that says the same over and over was scored high."""
+    raw = row["thinking"].encode("utf-8", "replace")
+    if len(raw) < 200 or row["score"] < limits.praised:
+        return None
+    fraction = len(zlib.compress(raw)) / len(raw)
+    return f"compresses to {fraction:.2f}" if fraction < limits.max_compression else None
+
+
+def mixed_language_but_praised(row: Mapping[str, Any], limits: FilterLimits) -> str | None:
+    """Language consistency is one of the five criteria; text in two scripts was scored high.
+
+    A question that is itself mixed says nothing about its answers.
+    """
+    if row["score"] < limits.mixed_praised or mixed_share(row["question"]) > limits.max_mixed_share:
+        return None
+    share = mixed_share(row["thinking"])
+    return f"share {share:.2f} of the rarer script" if share > limits.max_mixed_share else None
+
+
+def sets_its_own_score(row: Mapping[str, Any], limits: FilterLimits) -> str | None:
+    """The reasoning names a score for itself, and the judge gave a high one."""
+    found = _SETS_SCORE.search(row["thinking"])
+    return repr(found[0]) if found and row["score"] >= limits.praised else None
+
+
+def perfect_but_wrong(row: Mapping[str, Any], limits: FilterLimits) -> str | None:
+    """Flawless reasoning that ends in a wrong answer. Off unless asked for: right thinking may be followed by a slip
+    in the answer, and that a thinking reward tells the two apart is what it is for."""
+    wrong = row.get("outcome") is not None and row["outcome"] < 0.5
+    return (
+        f"score {row['score']:.2f}, outcome {row['outcome']:.2f}" if wrong and row["score"] >= limits.perfect else None
+    )
+
+
+RULES: dict[str, Rule] = {
+    rule.__name__: rule
+    for rule in (
+        no_score,
+        too_short,
+        too_long,
+        judge_disagrees,
+        repetitive_but_praised,
+        mixed_language_but_praised,
+        sets_its_own_score,
+        perfect_but_wrong,
+    )
+}
+"""In the order in which they are tried; the first that hits is counted."""
+OFF_BY_DEFAULT = ("perfect_but_wrong",)
+
+
+def chosen_rules(enable: Sequence[str] = (), disable: Sequence[str] = ()) -> dict[str, Rule]:
+    """The rules that are on.
+
+    Raises:
+        ValueError: an unknown name, or ``no_score`` switched off (a row without a score has no interval).
+    """
+    for name in (*enable, *disable):
+        if name not in RULES:
+            raise ValueError(f"unknown rule {name!r}; known: {', '.join(RULES)}")
+    if "no_score" in disable:
+        raise ValueError("the rule no_score can't be switched off: a row without a score teaches nothing")
+    off = {*OFF_BY_DEFAULT, *disable} - (set(enable) - set(disable))
+    return {name: rule for name, rule in RULES.items() if name not in off}
+
+
+def first_hit(row: Mapping[str, Any], rules: Mapping[str, Rule], limits: FilterLimits) -> tuple[str, str] | None:
+    """The first rule that finds something wrong, and what."""
+    for name, rule in rules.items():
+        detail = rule(row, limits)
+        if detail is not None:
+            return name, detail
+    return None
+
+
+def mixed_share(text: str) -> float:
+    """Share of the rarer of two scripts, CJK characters and Latin words, in [0, 0.5].
+
+    Formulas, names of variables and option letters are single Latin letters, and don't count.
+    """
+    counts = Counter(cjk=len(_CJK.findall(text)), latin=len(_LATIN_WORD.findall(text)))
+    total = counts.total()
+    return min(counts.values()) / total if total else 0.0

@@ -1,0 +1,113 @@
+"""The thinking reward model's SFT as a user starts it: verl's trainer on scored reasoning, with and without images."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import Qwen2_5_VLForConditionalGeneration
+
+from data_preprocess.easy_vqa import load_images
+from data_preprocess.schema import THINKING_SCHEMA, thinking_row
+from recipe.sophiavl.report import load_metrics
+from tests.support.training import REPOSITORY
+
+pytestmark = pytest.mark.e2e
+
+MODEL = REPOSITORY / "examples/quickstart/models/policy"
+BATCH = 8
+LIMIT_S = 300
+
+
+def scored_rows() -> list[dict]:
+    """Four batches: images beside text-only rows; the loader shuffles, so micro-batches of either kind alone occur."""
+    chance = random.Random(0)
+    images = load_images("train")[:64]
+    rows = []
+    for i in range(4 * BATCH):
+        image = chance.choice(images)
+        right = chance.random() < 0.5
+        claimed = image.color if right else "purple"
+        rows.append(
+            thinking_row(
+                data_source="easy_vqa" if i % 2 else "text_only",
+                question="what color is it?" if i % 2 else "how many are two?",
+                thinking=f"The image shows a {claimed} {image.shape}." if i % 2 else "Two are 2.",
+                score=float(right) if i % 2 else 0.9,
+                split="train",
+                index=i,
+                images=[image.path.read_bytes()] if i % 2 else [],
+            )
+        )
+    return rows
+
+
+def train(folder: Path, *overrides: str) -> str:
+    """Run the launch script; returns its output."""
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "VIRTUAL_ENV": sys.prefix,
+        "HF_HUB_OFFLINE": "1",
+        "TRAIN_FILES": str(folder / "train.parquet"),
+        "MODEL": str(MODEL),
+        "PROMPT": "examples/quickstart/trm_prompt.yaml",
+        "GPUS": "1",
+        "OUT": str(folder / "out"),
+    }
+    done = subprocess.run(
+        [
+            *("bash", "examples/train_trm.sh", "trm_platform=cpu", "trm_preset=quickstart", "data.target=score"),
+            # micro-batches of 2: some hold no image at all
+            *(f"data.train_batch_size={BATCH}", "data.micro_batch_size_per_gpu=2", f"hydra.run.dir={folder}/hydra"),
+            *overrides,
+        ],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=LIMIT_S,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 4 steps, stopped, and continued to 8."""
+    folder = tmp_path_factory.mktemp("trm_sft")
+    pq.write_table(pa.Table.from_pylist(scored_rows(), schema=THINKING_SCHEMA), folder / "train.parquet")
+    train(folder, "trainer.total_epochs=2", "trainer.total_training_steps=4")
+    resumed = train(folder, "trainer.total_epochs=2", "trainer.total_training_steps=8")
+    assert re.search(r"[Rr]esum\w* from global step: 4", resumed)
+    return folder / "out"
+
+
+def test_the_loss_falls_over_both_runs(trained: Path) -> None:
+    steps = load_metrics(sorted(trained.glob("metrics*.jsonl")))
+    losses = [data["train/loss"] for _, data in sorted(steps.items())]
+    assert len(losses) == 8
+    assert losses[-1] < losses[0] / 2
+
+
+def test_the_checkpoint_is_a_model_that_can_be_served(trained: Path) -> None:
+    newest = (trained / "checkpoints/latest_checkpointed_iteration.txt").read_text().strip()
+    folder = trained / f"checkpoints/global_step_{newest}/huggingface"
+    assert {"preprocessor_config.json", "tokenizer.json"} <= {file.name for file in folder.iterdir()}
+    model, start = (Qwen2_5_VLForConditionalGeneration.from_pretrained(path).float() for path in (folder, MODEL))
+    changed = {
+        name
+        for (name, after), before in zip(model.state_dict().items(), start.state_dict().values(), strict=True)
+        if not torch.equal(after, before)
+    }
+    assert any("visual" in name for name in changed)
+    assert any("language_model" in name for name in changed)
