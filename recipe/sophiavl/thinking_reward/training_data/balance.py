@@ -31,8 +31,6 @@ from recipe.sophiavl.thinking_reward.training_data.pairs import (
 
 INTERVALS = 10
 INTERVAL_NAMES = (*(f"[{i / 10:.1f}, {(i + 1) / 10:.1f})" for i in range(INTERVALS - 1)), "[0.9, 1.0]")
-    f"[{i / 10:.1f}, {(i + 1) / 10:.1f}{']' if i == INTERVALS - 1 else ')'}" for i in range(INTERVALS)
-)
 BelowFloor = Literal["warn", "repeat", "stop"]
 _NEEDS = ("pair_id", "question_id", "question", "images", "thinking", "score")
 
