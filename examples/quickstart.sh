@@ -13,6 +13,8 @@ Environment:
   RUN_DIR  folder of the run                                  (default: outputs/quickstart)
   STEPS    training steps                                     (default: 40)
   SEED     seed of the data order and of the sampling         (default: 1)
+  DATA_DIR parquet files, shared by runs                      (default: outputs/easy_vqa)
+  MODELS   folder of the tiny policy and TRM                  (default: examples/quickstart/models)
   VENV     folder of the virtual environment                  (default: .venv in the repository)
 
 Examples:

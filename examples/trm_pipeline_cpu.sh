@@ -13,6 +13,7 @@ held-out questions. Run again to continue: finished stages are kept; --fresh sta
 
 Environment:
   RUN_DIR        folder of everything that is made    (default: outputs/trm_pipeline)
+  DATA_DIR       RL parquet files, as the quickstart  (default: outputs/easy_vqa)
   COLLECT_STEPS  GRPO steps to collect rollouts from  (default: 8)
   EPOCHS         epochs of the SFT                    (default: 8)
   VENV           folder of the virtual environment    (default: .venv in the repository)

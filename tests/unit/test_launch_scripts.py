@@ -1,0 +1,64 @@
+"""The launch scripts say how they are used, and stop clearly where something is missing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+SCRIPTS = sorted(path for path in (REPOSITORY / "examples").glob("*.sh") if path.name != "common.sh")
+
+
+def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", f"examples/{script}", *arguments],
+        cwd=REPOSITORY,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_help_names_every_setting(script):
+    done = run(script.name, "--help")
+    assert done.returncode == 0
+    settings = {line.split("=")[0] for line in script.read_text().splitlines() if ":-" in line and " # " in line}
+    missing = {name for name in settings if name.isupper() and name not in done.stdout}
+    assert not missing
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_stop_at_the_first_error(script):
+    assert "\nset -euo pipefail\n" in script.read_text()
+
+
+def test_trm_training_composes_without_a_gpu():
+    done = run("train_trm.sh", "--dry-run", VIRTUAL_ENV=sys.prefix)
+    assert done.returncode == 0
+    assert "Qwen/Qwen2.5-VL-3B-Instruct" in done.stdout
+    assert "total_epochs: 2" in done.stdout
+
+
+def test_trm_training_names_a_wrong_setting():
+    done = run("train_trm.sh", "--dry-run", "data.target=words", VIRTUAL_ENV=sys.prefix)
+    assert done.returncode != 0
+    assert "data.target='words': must be score or reply" in done.stderr
+
+
+def test_trm_training_stops_without_data(tmp_path):
+    done = run("train_trm.sh", VIRTUAL_ENV=sys.prefix, TRAIN_FILES=str(tmp_path / "none.parquet"))
+    assert done.returncode == 1
+    assert "none.parquet does not exist" in done.stderr
+
+
+@pytest.mark.parametrize(("argument", "message"), [((), "which model?"), (("{empty}",), "holds no config.json")])
+def test_serving_stops_without_a_model(tmp_path, argument, message):
+    done = run("serve_trm.sh", *(part.format(empty=tmp_path) for part in argument), VIRTUAL_ENV=sys.prefix)
+    assert done.returncode == 1
+    assert message in done.stderr
