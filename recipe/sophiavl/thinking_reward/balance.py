@@ -24,26 +24,35 @@ from recipe.sophiavl.thinking_reward.training_data.balance import (
     balance,
 )
 from recipe.sophiavl.thinking_reward.training_data.figure import draw_distribution
-from recipe.sophiavl.thinking_reward.training_data.filters import OFF_BY_DEFAULT, RULES, FilterLimits
+from recipe.sophiavl.thinking_reward.training_data.filters import (
+    OFF_BY_DEFAULT,
+    RULES,
+    FilterLimits,
+    chosen_rules,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: 0 where the files are written, 2 where settings or files are wrong."""
+    """Command line: 0 where the files are written, 1 where they can't be, 2 where settings or files are wrong."""
     given = _parser().parse_args(argv)
     try:
         settings = BalanceSettings(**{field.name: getattr(given, field.name) for field in fields(BalanceSettings)})
         limits = FilterLimits(**{field.name: getattr(given, field.name) for field in fields(FilterLimits)})
         result = balance(given.files, given.out, settings, limits, enable=given.enable, disable=given.disable)
+        draw_distribution(result.before, result.after, settings.floor, settings.cap, given.out / "distribution.png")
+        rules = list(chosen_rules(given.enable, given.disable))
+        # vars, not asdict: that breaks a Counter.
+        summary = {"settings": asdict(settings), "rules": rules, "limits": asdict(limits), **vars(result)}
+        (given.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
-    draw_distribution(result.before, result.after, settings.floor, settings.cap, given.out / "distribution.png")
-    summary = {"settings": asdict(settings), "limits": asdict(limits), **asdict(result)}
-    (given.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 1
     show(result, settings, Console())
-    print(
-        f"written to {given.out}: training, validation and test files, rejected.jsonl, distribution.png, summary.json"
-    )
+    files = [f"{name}.parquet" for name in ("train", "val", "test") if getattr(result, name)]
+    print(f"written to {given.out}: {', '.join(files)}, rejected.jsonl, distribution.png, summary.json")
     return 0
 
 
@@ -67,25 +76,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--val-fraction", type=float, default=default.val_fraction, help="share of the questions (%(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=default.seed)
+    parser.add_argument("--seed", type=int, default=default.seed, help="of every choice (%(default)s)")
     rules = "; ".join(f"{name}{' (off)' if name in OFF_BY_DEFAULT else ''}" for name in RULES)
     parser.add_argument("--disable", action="append", default=[], metavar="RULE", help=f"repeatable. Rules: {rules}")
     parser.add_argument("--enable", action="append", default=[], metavar="RULE", help="repeatable")
     group = parser.add_argument_group("thresholds of the rules")
     for field in fields(FilterLimits):
-        kind = int if field.name.endswith("_chars") else float
-        group.add_argument(f"--{field.name.replace('_', '-')}", type=kind, default=field.default, help="(%(default)s)")
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}", type=type(field.default), default=field.default, help="(%(default)s)"
+        )
     return parser
 
 
 def show(result: Balanced, settings: BalanceSettings, console: Console) -> None:
     """Print what the rules left out, and the intervals before and after."""
     console.print(
-        f"{result.rows} rows, {result.duplicates} duplicates; test {result.test}, validation {result.val}, "
-        f"training {result.train}"
+        f"{result.rows} rows: test {result.test}, validation {result.val}, training {result.train}, "
+        f"left out {result.rejected.total()}"
     )
-    for name, count in result.rejected.most_common():
-        console.print(f"  left out by {name}: {count}", highlight=False)
+    if result.rejected:
+        table = Table(title="left out")
+        table.add_column("rule")
+        table.add_column("rows", justify="right")
+        for name, count in result.rejected.most_common():
+            table.add_row(name, f"{count}")
+        console.print(table)
     table = Table(title="training side: rows by score")
     for column in ("interval", "annotated", "after the rules", "training"):
         table.add_column(column, justify="left" if column == "interval" else "right")

@@ -15,7 +15,7 @@ from recipe.sophiavl.thinking_reward.training_data.collect import CollectSetting
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Command line: 0 where the output is written, 2 where settings or files are wrong."""
+    """Command line: 0 where the output is written, 1 where it can't be, 2 where settings or files are wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", type=Path, help="folder of the run, or the folder of its rollout dumps")
     parser.add_argument(
@@ -23,16 +23,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="parquet file to write")
     parser.add_argument("--steps", type=_steps, metavar="FIRST-LAST", help="global steps to read (default: all)")
-    parser.add_argument("--max-per-question", type=int, help="most pairs of one question (default: all)")
-    parser.add_argument("--limit", type=int, help="most pairs in all (default: all)")
+    parser.add_argument(
+        "--max-per-question", type=int, help="most pairs of one question; whole groups are drawn (default: all)"
+    )
+    parser.add_argument("--limit", type=int, help="most pairs in all; whole questions are drawn (default: all)")
+    parser.add_argument("--seed", type=int, default=0, help="of --max-per-question and --limit (default: 0)")
     given = parser.parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        settings = CollectSettings(given.steps, given.max_per_question, given.limit)
+        settings = CollectSettings(given.steps, given.max_per_question, given.limit, given.seed)
         collected = collect(given.run_dir, given.data, given.out, settings)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 1
     print(f"{given.out}: {collected.pairs} pairs of {collected.responses} responses")
     for reason, count in collected.left_out.most_common():
         print(f"  left out: {count} ({reason})")

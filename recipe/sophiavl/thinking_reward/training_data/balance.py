@@ -1,8 +1,8 @@
 """From annotated pairs to training files: questions set aside for testing, filtering, a uniform spread of scores.
 
 The paper (arXiv 2505.17018, section 3.1) samples its 156k set uniformly over ten intervals, 5,000 to 15,000 each.
-Text comes first, images last: what to keep is decided from the light columns, and memory holds these; the images are
-copied afterwards from memory-mapped files.
+Text comes first, images last: what to keep is decided from the columns without images, of which memory keeps ids and
+scores; then the chosen rows are read in the order of the files and written in theirs (see `chosen_rows.in_order`).
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import datasets
 from tqdm import tqdm
 
+from recipe.sophiavl.thinking_reward.training_data.chosen_rows import in_order, stream_rows
 from recipe.sophiavl.thinking_reward.training_data.filters import FilterLimits, Rule, chosen_rules, first_hit
 from recipe.sophiavl.thinking_reward.training_data.pairs import (
     LIGHT_COLUMNS,
     PAIR_SCHEMA,
     PairsError,
+    count_pairs,
     read_pairs,
     replacing,
     write_pairs,
@@ -31,6 +32,8 @@ from recipe.sophiavl.thinking_reward.training_data.pairs import (
 
 INTERVALS = 10
 INTERVAL_NAMES = (*(f"[{i / 10:.1f}, {(i + 1) / 10:.1f})" for i in range(INTERVALS - 1)), "[0.9, 1.0]")
+# Decimals to which a score counts: a mean of samples may come as 0.7999999999999999, and stands for 0.8.
+_DECIMALS = 6
 BelowFloor = Literal["warn", "repeat", "stop"]
 _NEEDS = ("pair_id", "question_id", "question", "images", "thinking", "score")
 
@@ -73,10 +76,17 @@ class BalanceSettings:
 
 @dataclass
 class Balanced:
-    """What became of the rows. Interval counts have length 10."""
+    """What became of the rows.
+
+    Attributes:
+        rows: those that were read.
+        test, val, train: those that were written.
+        rejected: those that were left out, by rule; "duplicate" is a pair that an earlier row holds already.
+        before, filtered, after: rows of the training side by interval (length 10): as annotated, after the rules, and
+            as written.
+    """
 
     rows: int = 0
-    duplicates: int = 0
     test: int = 0
     val: int = 0
     train: int = 0
@@ -94,8 +104,8 @@ def interval(score: float) -> int:
     """
     if not 0.0 <= score <= 1.0:
         raise ValueError(f"score {score!r} is not in [0, 1]")
-    # 0.3 * 10 is 3.0000000000000004 and 0.7 of a mean may be 0.6999999999999999: both belong where they read.
-    return min(int(round(score * INTERVALS, 6)), INTERVALS - 1)
+    millionths = round(score * 10**_DECIMALS)
+    return min(millionths * INTERVALS // 10**_DECIMALS, INTERVALS - 1)
 
 
 def side(question_id: str, settings: BalanceSettings) -> str:
@@ -161,46 +171,59 @@ class Balancer:
         self, files: Sequence[Path], settings: BalanceSettings, rules: Mapping[str, Rule], limits: FilterLimits
     ) -> None:
         self.settings, self.result = settings, Balanced()
+        # Rows as they are numbered over all files; those to train on in the order in which they are written.
         self.numbers: dict[str, list[int]] = {"train": [], "val": [], "test": []}
         self.rejected: list[dict[str, Any]] = []
         self._rules, self._limits = rules, limits
         self._seen: set[str] = set()
-        self._left: list[tuple[int, str, float]] = []
-        number = 0
+        self._left: list[tuple[str, int, str, float]] = []
         for file in files:
-            for row in tqdm(read_pairs(file, LIGHT_COLUMNS, _NEEDS), unit="row", desc=f"read {file.name}"):
-                self._take(number, row, file)
-                number += 1
-        self.numbers["train"] = choose(self._left, settings)
+            rows = read_pairs(file, LIGHT_COLUMNS, _NEEDS)
+            progress = tqdm(rows, unit="row", desc=f"read {file.name}", total=count_pairs(file))
+            for number, row in enumerate(progress):
+                self._take(row, f"{file}, row {number}")
+        # By pair_id: the order of the files changes nothing.
+        self._left.sort()
+        self.numbers["train"] = choose([row[1:] for row in self._left], settings)
         self._count()
 
-    def _take(self, number: int, row: Mapping[str, Any], file: Path) -> None:
+    def _take(self, row: Mapping[str, Any], where: str) -> None:
+        number = self.result.rows
         self.result.rows += 1
-        if row["pair_id"] in self._seen:
-            self.result.duplicates += 1
-            return
-        self._seen.add(row["pair_id"])
-        where = side(row["question_id"], self.settings)
-        rules = {"no_score": self._rules["no_score"]} if where == "test" else self._rules
+        for name in ("pair_id", "question_id", "question", "thinking"):
+            if not isinstance(row[name], str):
+                raise PairsError(f"{where}, field {name}: must be text, not {type(row[name]).__name__}")
+        place = None
         if row["score"] is not None:
             try:
                 place = interval(row["score"])
             except ValueError as error:
-                raise PairsError(f"{file}: pair {row['pair_id']}: {error}") from error
-            if where == "train":
-                self.result.before[place] += 1
+                raise PairsError(f"{where}, field score: {error}") from error
+        if place is not None and row["pair_id"] in self._seen:
+            self._reject(row, "duplicate", "an earlier row holds the same pair")
+            return
+        if place is not None:
+            self._seen.add(row["pair_id"])
+        part = side(row["question_id"], self.settings)
+        if part == "train" and place is not None:
+            self.result.before[place] += 1
+        rules = {"no_score": self._rules["no_score"]} if part == "test" else self._rules
         hit = first_hit(row, rules, self._limits)
         if hit is not None:
-            self.result.rejected[hit[0]] += 1
-            self.rejected.append({"pair_id": row["pair_id"], "rule": hit[0], "detail": hit[1], "score": row["score"]})
-        elif where == "train":
-            self._left.append((number, row["question_id"], row["score"]))
-            self.result.filtered[interval(row["score"])] += 1
+            self._reject(row, *hit)
+        elif part == "train":
+            self._left.append((row["pair_id"], number, row["question_id"], row["score"]))
         else:
-            self.numbers[where].append(number)
+            self.numbers[part].append(number)
+
+    def _reject(self, row: Mapping[str, Any], rule: str, detail: str) -> None:
+        self.result.rejected[rule] += 1
+        self.rejected.append({"pair_id": row["pair_id"], "rule": rule, "score": row["score"], "detail": detail})
 
     def _count(self) -> None:
-        scores = {number: score for number, _, score in self._left}
+        scores = {number: score for _, number, _, score in self._left}
+        for score in scores.values():
+            self.result.filtered[interval(score)] += 1
         for number in self.numbers["train"]:
             self.result.after[interval(scores[number])] += 1
         for name, numbers in self.numbers.items():
@@ -222,27 +245,49 @@ def balance(
     distribution and whole groups.
 
     Raises:
-        PairsError: see `Balancer`; or nothing is left to train on.
+        PairsError: see `Balancer`; nothing is left to train on; or an input would be overwritten.
         ValueError: an unknown rule.
     """
+    outputs = {name: out / f"{name}.parquet" for name in ("train", "val", "test")}
+    for file in files:
+        if file.resolve() in {output.resolve() for output in outputs.values()}:
+            raise PairsError(f"{file}: would be overwritten; choose another --out")
     balancer = Balancer(files, settings, chosen_rules(enable, disable), limits or FilterLimits())
     if not balancer.numbers["train"]:
-        raise PairsError(f"{', '.join(map(str, files))}: no row is left to train on ({dict(balancer.result.rejected)})")
-    rows = datasets.load_dataset("parquet", data_files=[str(file) for file in files], split="train")
+        left_out = ", ".join(f"{rule} {count}" for rule, count in balancer.result.rejected.most_common())
+        raise PairsError(
+            f"{', '.join(map(str, files))}: of {balancer.result.rows} rows none is left to train on "
+            f"(left out: {left_out or 'none'}; test {balancer.result.test}, validation {balancer.result.val})"
+        )
     for name, numbers in balancer.numbers.items():
-        file = out / f"{name}.parquet"
         if numbers:
-            write_pairs(file, _rows(rows, numbers, name))
+            write_pairs(outputs[name], _rows(files, numbers, name, out))
         else:
-            file.unlink(missing_ok=True)
+            outputs[name].unlink(missing_ok=True)
     _write_lines(out / "rejected.jsonl", balancer.rejected)
     return balancer.result
 
 
-def _rows(rows: datasets.Dataset, numbers: Iterable[int], name: str) -> Iterator[dict[str, Any]]:
-    for number in tqdm(numbers, unit="row", desc=f"write {name}"):
-        row = rows[number]
+def _rows(files: Sequence[Path], numbers: Sequence[int], name: str, folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows with these numbers, in their order."""
+    places: dict[int, list[int]] = defaultdict(list)
+    for place, number in enumerate(numbers):
+        places[number].append(place)
+    placed = ((places[number], row) for number, row in _stream(files, sorted(places)))
+    rows = in_order(placed, len(numbers), folder)
+    for row in tqdm(rows, unit="row", desc=f"write {name}", total=len(numbers)):
         yield {column: row.get(column) for column in PAIR_SCHEMA.names} | {"split": name}
+
+
+def _stream(files: Sequence[Path], numbers: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows with these numbers over all files (ascending), images included."""
+    start = 0
+    for file in files:
+        end = start + count_pairs(file)
+        inside = [number - start for number in numbers if start <= number < end]
+        for number, row in stream_rows(file, inside, PAIR_SCHEMA.names):
+            yield start + number, row
+        start = end
 
 
 def _write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -25,7 +25,7 @@ def draw_distribution(before: Sequence[int], after: Sequence[int], floor: int, c
     for counts, shift, label, color in ((before, -0.2, "annotated", "tab:gray"), (after, 0.2, "training", "tab:blue")):
         places = [place + shift for place in range(len(INTERVAL_NAMES))]
         bars = axis.bar(places, counts, width=0.4, label=label, color=color)
-        axis.bar_label(bars, fontsize=7)
+        axis.bar_label(bars, fmt="{:,.0f}", fontsize=7)
     for height, label, style in ((floor, "floor", ":"), (cap, "cap", "--")):
         axis.axhline(height, color="tab:red", linestyle=style, linewidth=1, label=f"{label} {height:,}")
     axis.set_xticks(range(len(INTERVAL_NAMES)), INTERVAL_NAMES, fontsize=8)

@@ -14,11 +14,17 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]")
-_LATIN_WORD = re.compile(r"[A-Za-z]{2,}")
+# Words of three letters or more, not all capitals: no units (cm), triangles (ABC) or LaTeX commands (\\frac).
+_LATIN_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z][a-z]{2,}(?![A-Za-z])")
 _SETS_SCORE = re.compile(
-    r"\b(?:score|rating|grade)\b\W{0,4}(?:of|is|should be|must be)?\W{0,4}(?:1(?:\.0+)?|0?\.\d|10\s*/\s*10)(?!\d)",
+    r"\b(?:score|rating|grade)\b\W{0,4}(?:of|is|should be|must be)?\W{0,4}"
+    r"(?:10\s*/\s*10|1(?:\.0+)?|0?\.\d+)(?!\.?\d)",
     re.IGNORECASE,
 )
+_ABOUT_SCORES = re.compile(r"\b(?:score|rating|grade)s?\b", re.IGNORECASE)
+# Shorter texts and lines repeat themselves by nature: a header of zlib's, "so", "= 2".
+_COMPRESSED_BYTES = 200
+_LINE_CHARS = 10
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class FilterLimits:
         max_spread: largest difference between the judge's samples, in score.
         praised: from this score on, a text that is repetitive or sets its own score is a noisy label.
         max_compression: a text of at least 200 bytes that compresses to less than this fraction is repetitive.
+        max_line_repeats: a text in which a line (of at least 10 characters) occurs more often is repetitive.
         mixed_praised: from this score on, a text that mixes languages is a noisy label.
         max_mixed_share: largest share of the rarer script, in [0, 0.5].
         perfect: from this score on, a wrong answer contradicts the score (rule ``perfect_but_wrong``).
@@ -43,6 +50,7 @@ class FilterLimits:
     max_spread: float = 0.3
     praised: float = 0.6
     max_compression: float = 0.2
+    max_line_repeats: int = 4
     mixed_praised: float = 0.8
     max_mixed_share: float = 0.1
     perfect: float = 0.95
@@ -50,13 +58,14 @@ class FilterLimits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name.endswith("_chars"):
+            flag = f"--{field.name.replace('_', '-')} {value}"
+            if isinstance(field.default, int):
                 if value < 0:
-                    raise ValueError(f"{field.name}={value}: must not be negative")
+                    raise ValueError(f"{flag}: must not be negative")
             elif not 0.0 <= value <= 1.0:
-                raise ValueError(f"{field.name}={value}: must be in [0, 1]")
+                raise ValueError(f"{flag}: must be in [0, 1]")
         if self.min_chars > self.max_chars:
-            raise ValueError(f"min_chars={self.min_chars} is more than max_chars={self.max_chars}")
+            raise ValueError(f"--min-chars {self.min_chars} is more than --max-chars {self.max_chars}")
 
 
 Rule = Callable[[Mapping[str, Any], FilterLimits], str | None]
@@ -88,8 +97,14 @@ def judge_disagrees(row: Mapping[str, Any], limits: FilterLimits) -> str | None:
 
 def repetitive_but_praised(row: Mapping[str, Any], limits: FilterLimits) -> str | None:
     """Redundancy is one of the five criteria; text that says the same over and over was scored high."""
+    if row["score"] < limits.praised:
+        return None
+    lines = Counter(line.strip() for line in row["thinking"].splitlines() if len(line.strip()) >= _LINE_CHARS)
+    line, times = max(lines.items(), key=lambda item: item[1], default=("", 0))
+    if times > limits.max_line_repeats:
+        return f"{times} times the line {line[:60]!r}"
     raw = row["thinking"].encode("utf-8", "replace")
-    if len(raw) < 200 or row["score"] < limits.praised:
+    if len(raw) < _COMPRESSED_BYTES:
         return None
     fraction = len(zlib.compress(raw)) / len(raw)
     return f"compresses to {fraction:.2f}" if fraction < limits.max_compression else None
@@ -107,9 +122,14 @@ def mixed_language_but_praised(row: Mapping[str, Any], limits: FilterLimits) -> 
 
 
 def sets_its_own_score(row: Mapping[str, Any], limits: FilterLimits) -> str | None:
-    """The reasoning names a score for itself, and the judge gave a high one."""
+    """The reasoning names a score for itself, and the judge gave a high one.
+
+    Where the question is about scores, so is the reasoning.
+    """
+    if row["score"] < limits.praised or _ABOUT_SCORES.search(row["question"]):
+        return None
     found = _SETS_SCORE.search(row["thinking"])
-    return repr(found[0]) if found and row["score"] >= limits.praised else None
+    return repr(found[0]) if found else None
 
 
 def perfect_but_wrong(row: Mapping[str, Any], limits: FilterLimits) -> str | None:
@@ -165,7 +185,7 @@ def first_hit(row: Mapping[str, Any], rules: Mapping[str, Rule], limits: FilterL
 def mixed_share(text: str) -> float:
     """Share of the rarer of two scripts, CJK characters and Latin words, in [0, 0.5].
 
-    Formulas, names of variables and option letters are single Latin letters, and don't count.
+    Names of variables and points, units, option letters and LaTeX commands don't count.
     """
     counts = Counter(cjk=len(_CJK.findall(text)), latin=len(_LATIN_WORD.findall(text)))
     total = counts.total()
