@@ -15,7 +15,7 @@ Environment:
   RUN_DIR        folder of everything that is made    (default: outputs/trm_pipeline)
   DATA_DIR       RL parquet files, as the quickstart  (default: outputs/easy_vqa)
   COLLECT_STEPS  GRPO steps to collect rollouts from  (default: 5)
-  EPOCHS         epochs of the SFT                    (default: 16)
+  EPOCHS         epochs of the SFT                    (default: 24)
   VENV           folder of the virtual environment    (default: .venv in the repository)
 HELP
 }
@@ -25,7 +25,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export VENV="${VENV:-$PWD/.venv}"          # folder of the virtual environment
 RUN_DIR="${RUN_DIR:-outputs/trm_pipeline}" # folder of everything that is made
 COLLECT_STEPS="${COLLECT_STEPS:-5}"        # GRPO steps to collect rollouts from
-EPOCHS="${EPOCHS:-16}"                      # epochs of the SFT
+EPOCHS="${EPOCHS:-24}"                      # epochs of the SFT
 DATA_DIR="${DATA_DIR:-outputs/easy_vqa}"   # RL parquet files, shared with the quickstart
 POLICY=examples/quickstart/models/policy
 PROMPT=examples/quickstart/trm_prompt.yaml
@@ -107,7 +107,7 @@ fi
 # easy-VQA's rule gives few different scores: intervals that no reasoning falls into stay empty.
 stage balance "$RUN_DIR/trm/train.parquet" \
   python -m recipe.sophiavl.thinking_reward.balance "$RUN_DIR/annotated.parquet" --out "$RUN_DIR/trm" \
-  --floor 50 --cap 1000 --test-fraction 0.25
+  --floor 50 --cap 250 --test-fraction 0.25
 
 TRAIN_FILES="$RUN_DIR/trm/train.parquet" MODEL="$POLICY" PROMPT="$PROMPT" GPUS=1 NAME=trm_tiny OUT="$RUN_DIR/sft" \
   stage train "$RUN_DIR/sft/checkpoints/latest_checkpointed_iteration.txt" \
