@@ -142,6 +142,12 @@ def test_repeating_fills_up_to_the_floor_but_no_row_too_often(scores, floor, mos
         assert max(inside) - min(inside) <= 1
 
 
+def test_the_seed_decides_which_rows_of_a_question_are_drawn():
+    rows = [(number, "one", 0.55) for number in range(50)]
+    drawn = [set(choose(rows, BalanceSettings(floor=0, cap=5, seed=seed))) for seed in range(4)]
+    assert len(set().union(*drawn)) > 10
+
+
 def test_below_the_floor():
     rows = [(0, "a", 0.05), (1, "b", 0.05)]
     limits = {"floor": 3, "cap": 5}
@@ -232,6 +238,29 @@ def test_training_rows_are_balanced_and_test_rows_are_not(tmp_path):
     train_questions = 30 - len({row["question_id"] for name in ("test", "val") for row in found[name]})
     assert result.before == result.filtered == [train_questions] * 9 + [2 * train_questions]
     assert (result.train, result.val, result.test) == tuple(len(found[name]) for name in ("train", "val", "test"))
+
+
+def test_validation_rows_are_filtered_and_test_rows_are_not(tmp_path):
+    limits = BalanceSettings(floor=0, test_fraction=0.3, val_fraction=0.3)
+    rows = [
+        make_row(q, r, **({"thinking": "Hm."} if r == 1 else {}), pair_id=f"{q}/{r}") for q in range(30) for r in (0, 1)
+    ]
+    balance([write_rows(tmp_path / "a.parquet", rows)], tmp_path / "out", limits)
+    short = {name: sum(row["thinking"] == "Hm." for row in found) for name, found in sides_of(tmp_path / "out").items()}
+    assert short == {"train": 0, "val": 0, "test": len(sides_of(tmp_path / "out")["test"]) // 2}
+    assert short["test"] > 0
+
+
+def test_the_order_of_the_files_does_not_decide_which_rows_are_drawn(tmp_path):
+    """Few questions with many rows in one interval: where most is left out."""
+    rows = [make_row(q, r, score=0.55) for q in range(3) for r in range(11)]
+    drawn = []
+    for name, given_rows in (("one", rows), ("two", rows[::-1])):
+        file = write_rows(tmp_path / f"{name}.parquet", given_rows)
+        balance([file], tmp_path / name, BalanceSettings(floor=0, cap=6, test_fraction=0.0))
+        drawn.append(ids(sides_of(tmp_path / name)["train"]))
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == 6
 
 
 def test_rows_are_written_whole(tmp_path):

@@ -438,6 +438,25 @@ def test_an_output_is_whole_or_not_there(tmp_path, data):
     assert (tmp_path / "pairs.parquet").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("given", "out"),
+    [
+        ("data/train.parquet", "data/train.parquet"),
+        ("data", "data/train.parquet"),
+        ("data/train.parquet", "run/../data/train.parquet"),
+        ("link.parquet", "data/train.parquet"),
+    ],
+)
+def test_the_data_is_not_overwritten(tmp_path, capsys, given, out):
+    file = write_data(tmp_path / "data/train.parquet", [question_row(i) for i in range(10)])
+    (tmp_path / "link.parquet").symlink_to(file)
+    before = file.read_bytes()
+    full_run(tmp_path, steps=1)
+    assert main([str(tmp_path / "run"), "--data", str(tmp_path / given), "--out", str(tmp_path / out)]) == 2
+    assert capsys.readouterr().err.endswith(f"{tmp_path / out}: is data of the run; choose another --out\n")
+    assert file.read_bytes() == before
+
+
 def test_without_verl(tmp_path, data):
     """Collecting needs no GPU stack: it is started on machines that only hold the dumps."""
     write_dump(tmp_path / "run", 1, [dumped(0, "Round.")])

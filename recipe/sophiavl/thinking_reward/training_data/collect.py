@@ -386,10 +386,13 @@ def collect(folder: Path, data: Sequence[Path], out: Path, settings: CollectSett
         out: parquet file of ``PAIR_SCHEMA``.
 
     Raises:
-        PairsError: see `DataRows`, `read_dump` and `find_responses`; or there is nothing to write.
+        PairsError: see `DataRows`, `read_dump` and `find_responses`; there is nothing to write; or `out` is one of the
+            data files.
     """
     dumps = _of_steps(dump_files(folder), settings.steps)
     rows = DataRows(data)
+    if out.resolve() in {file.resolve() for file in parquet_files(data)}:
+        raise PairsError(f"{out}: is data of the run; choose another --out")
     collected = Collected()
     found = find_responses(dumps, rows, collected)
     if not found:
