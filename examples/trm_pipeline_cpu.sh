@@ -15,7 +15,7 @@ Environment:
   RUN_DIR        folder of everything that is made    (default: outputs/trm_pipeline)
   DATA_DIR       RL parquet files, as the quickstart  (default: outputs/easy_vqa)
   COLLECT_STEPS  GRPO steps to collect rollouts from  (default: 5)
-  EPOCHS         epochs of the SFT                    (default: 24)
+  EPOCHS         epochs of the SFT                    (default: 8)
   VENV           folder of the virtual environment    (default: .venv in the repository)
 HELP
 }
@@ -25,7 +25,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export VENV="${VENV:-$PWD/.venv}"          # folder of the virtual environment
 RUN_DIR="${RUN_DIR:-outputs/trm_pipeline}" # folder of everything that is made
 COLLECT_STEPS="${COLLECT_STEPS:-5}"        # GRPO steps to collect rollouts from
-EPOCHS="${EPOCHS:-24}"                      # epochs of the SFT
+EPOCHS="${EPOCHS:-8}"                       # epochs of the SFT
 DATA_DIR="${DATA_DIR:-outputs/easy_vqa}"   # RL parquet files, shared with the quickstart
 POLICY=examples/quickstart/models/policy
 PROMPT=examples/quickstart/trm_prompt.yaml
@@ -77,11 +77,13 @@ asked=(--prompt-path "$PROMPT" --max-thinking-chars 1000 --max-tokens 48)
 
 [[ -f "$DATA_DIR/train.parquet" && -f "$DATA_DIR/val.parquet" ]] || python -m data_preprocess.easy_vqa --out "$DATA_DIR"
 
+# Hot and few responses to many questions: what a judge sees must differ.
 rollouts() {
   python -m recipe.sophiavl.main_sophiavl platform=cpu preset=quickstart thinking_reward=outcome_only \
     data.train_files="$DATA_DIR/train.parquet" data.val_files="$DATA_DIR/val.parquet" \
     actor_rollout_ref.model.path="$POLICY" actor_rollout_ref.actor.use_kl_loss=false \
-    data.train_batch_size=64 actor_rollout_ref.actor.ppo_mini_batch_size=64 \
+    data.train_batch_size=128 actor_rollout_ref.actor.ppo_mini_batch_size=128 \
+    actor_rollout_ref.rollout.n=4 actor_rollout_ref.rollout.temperature=1.4 \
     trainer.total_training_steps="$COLLECT_STEPS" \
     trainer.val_before_train=false trainer.test_freq=-1 trainer.save_freq=-1 \
     trainer.logger='[console]' trainer.rollout_data_dir="$RUN_DIR/rollouts"
@@ -107,7 +109,7 @@ fi
 # easy-VQA's rule gives few different scores: intervals that no reasoning falls into stay empty.
 stage balance "$RUN_DIR/trm/train.parquet" \
   python -m recipe.sophiavl.thinking_reward.balance "$RUN_DIR/annotated.parquet" --out "$RUN_DIR/trm" \
-  --floor 50 --cap 250 --test-fraction 0.25
+  --floor 50 --cap 500 --test-fraction 0.25
 
 TRAIN_FILES="$RUN_DIR/trm/train.parquet" MODEL="$POLICY" PROMPT="$PROMPT" GPUS=1 NAME=trm_tiny OUT="$RUN_DIR/sft" \
   stage train "$RUN_DIR/sft/checkpoints/latest_checkpointed_iteration.txt" \

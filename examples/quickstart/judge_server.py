@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from traces import judge, verdict
+from traces import critique, judge
 
 from data_preprocess.easy_vqa import Question, ShapeImage, load_images
 from recipe.sophiavl.thinking_reward.prompt import NO_THINKING, load_template
@@ -56,7 +56,7 @@ class Judge:
         if found is None:
             raise ValueError("the text does not have the layout of examples/quickstart/trm_prompt.yaml")
         thinking = found["thinking"] if found["thinking"] != NO_THINKING else ""
-        return verdict(image, thinking, judge(image, read_question(found["question"]), thinking))
+        return critique(image, thinking, judge(image, read_question(found["question"]), thinking))
 
     def _image(self, urls: list[str]) -> ShapeImage:
         if len(urls) != 1:

@@ -110,6 +110,21 @@ def verdict(image: ShapeImage, thinking: str, score: float) -> str:
     return f"{', '.join(checks)}. Score: {score:.1f}"
 
 
+def critique(image: ShapeImage, thinking: str, score: float) -> str:
+    """The judge's reply: what the image shows, in the words of the traces, then `verdict` with the text's word first.
+
+    A policy that starts to learn this reply can say its first sentence already.
+    """
+    seen = _DESCRIPTION.findall(thinking)
+    if len(seen) != 1:
+        return verdict(image, thinking, score)
+    checks = [
+        f"{name} {said} {true} {'yes' if said == true else 'no'}"
+        for name, true, said in zip(("color", "shape"), (image.color, image.shape), seen[0], strict=True)
+    ]
+    return f"The image shows a {image.color} {image.shape}. {', '.join(checks)}. Score: {score:.1f}"
+
+
 def judged_trace(image: ShapeImage, question: Question, rng: random.Random) -> tuple[str, float]:
     """A thinking text of random quality with its score, for training and testing a thinking reward model."""
     color = image.color if rng.random() < 0.55 else other(COLORS, image.color, rng)

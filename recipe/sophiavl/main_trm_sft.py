@@ -47,8 +47,9 @@ def main(config: DictConfig) -> None:
         print("The configuration is valid.")
         return
 
-    from verl.trainer.sft_trainer import run_sft
     from verl.utils.device import auto_set_device
+
+    from recipe.sophiavl.sft_trainer import run_sft
 
     auto_set_device(config)
     run_sft(config)

@@ -29,6 +29,7 @@ from recipe.sophiavl.thinking_reward.training_data.pairs import (
     read_pairs,
     write_pairs,
 )
+from tests.support.signals import heed_interrupts
 from tests.support.stand_in import completion, make_app, serve
 from tests.support.vllm_server import free_port
 
@@ -365,7 +366,9 @@ async def start(file, out, url, *arguments):
     module = "recipe.sophiavl.thinking_reward.annotate"
     command = [sys.executable, "-m", module, file, "--out", out, "--url", url, "--model", "judge", *arguments]
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(*map(str, command), stdout=pipe, stderr=pipe)
+    return await asyncio.create_subprocess_exec(
+        *map(str, command), stdout=pipe, stderr=pipe, preexec_fn=heed_interrupts
+    )
 
 
 async def first_request(judge, process, before):

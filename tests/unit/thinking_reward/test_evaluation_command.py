@@ -18,6 +18,7 @@ from recipe.sophiavl.thinking_reward import evaluate
 from recipe.sophiavl.thinking_reward.evaluation.sensitivity import HIDDEN
 from recipe.sophiavl.thinking_reward.preflight import sample_text
 from tests.support.scored_rows import make_row, png, scoring_server, write_rows, written_value
+from tests.support.signals import heed_interrupts
 from tests.support.vllm_server import free_port
 
 ROWS = [make_row(question, response) for question in range(6) for response in (1, 4, 7, 9)]
@@ -312,7 +313,10 @@ def test_ctrl_c(tmp_path):
     with scoring_server(hangs) as url:
         command = [sys.executable, "-m", "recipe.sophiavl.thinking_reward.evaluate", str(file), "--url", url]
         process = subprocess.Popen(
-            [*command, "--model", "trm", "--out", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
+            [*command, "--model", "trm", "--out", str(tmp_path / "out")],
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=heed_interrupts,
         )
         assert asked.wait(60)
         started = time.monotonic()
