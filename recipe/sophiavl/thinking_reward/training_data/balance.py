@@ -182,7 +182,7 @@ class Balancer:
             progress = tqdm(rows, unit="row", desc=f"read {file.name}", total=count_pairs(file))
             for number, row in enumerate(progress):
                 self._take(row, f"{file}, row {number}")
-        # By pair_id: the order of the files changes nothing.
+        # By pair_id: the order of the files changes nothing, but which score of a pair that two files hold is taken.
         self._left.sort()
         self.numbers["train"] = choose([row[1:] for row in self._left], settings)
         self._count()
