@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import math
 import random
-from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -22,53 +20,10 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from recipe.sophiavl.thinking_reward.questions import question_text
-from recipe.sophiavl.thinking_reward.training_data.chosen_rows import stream_rows
-from recipe.sophiavl.thinking_reward.training_data.pairs import (
-    PairsError,
-    count_pairs,
-    image_bytes,
-    pair_digest,
-    question_digest,
-    read_pairs,
-    write_pairs,
-)
+from recipe.sophiavl.thinking_reward.training_data.data_rows import DataRows, parquet_files
+from recipe.sophiavl.thinking_reward.training_data.dumps import check_dumped, dump_files, is_final, read_dump
+from recipe.sophiavl.thinking_reward.training_data.pairs import PairsError, pair_digest, write_pairs
 from reward_score import extract_thinking
-
-logger = logging.getLogger(__name__)
-
-Key = tuple[str, str, int]
-"""(data_source, split, index) of a question's row."""
-
-_DATA_COLUMNS = ("data_source", "images", "reward_model", "extra_info")
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_reward(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
-
-
-# What a dump line must hold (recipe/sophiavl/trainer.py writes it), what each must be, and how that is said.
-_DUMP_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "output": (_is_text, "a text"),
-    "gts": (lambda value: True, "a truth"),
-    "step": (_is_whole, "a whole number"),
-    "outcome_reward": (_is_reward, "a number in [0, 1]"),
-    "group": (_is_text, "a text"),
-    "data_source": (_is_text, "a text"),
-    "split": (_is_text, "a text"),
-    "index": (_is_whole, "a whole number"),
-}
-
-# Those that the trainer adds to verl's.
-_OWN_FIELDS = ("outcome_reward", "group", "data_source", "split", "index")
 
 
 @dataclass(frozen=True)
@@ -120,161 +75,6 @@ class Response(NamedTuple):
     digest: bytes
 
 
-class DataRows:
-    """The rows of RL parquet files, numbered over all files; their keys and truths are held, their images are not.
-
-    Raises:
-        PairsError: no file, a file that can't be read or lacks a column or a field, or two rows with the same key.
-    """
-
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._files = parquet_files(paths)
-        self._starts: list[int] = []
-        self._numbers: dict[Key, int] = {}
-        self._truths: list[Any] = []
-        for file in self._files:
-            self._starts.append(len(self._truths))
-            light = [name for name in _DATA_COLUMNS if name != "images"]
-            rows = read_pairs(file, light, needs=_DATA_COLUMNS)
-            for row in tqdm(rows, unit="row", desc=f"index {file.name}", total=count_pairs(file)):
-                self._add(row)
-
-    def _add(self, row: Mapping[str, Any]) -> None:
-        number = len(self._truths)
-        self._truths.append((row["reward_model"] or {}).get("ground_truth"))
-        extra = row["extra_info"] or {}
-        for name in ("split", "index", "question", "problem_type"):
-            if extra.get(name) is None:
-                raise PairsError(f"{self.where(number)}: extra_info.{name} is missing; give the RL parquet of the run")
-        key = (str(row["data_source"]), str(extra["split"]), int(extra["index"]))
-        if key in self._numbers:
-            raise PairsError(
-                f"{self.where(self._numbers[key])} and {self.where(number)} are both {key}; give only the files that "
-                "the run was trained on"
-            )
-        self._numbers[key] = number
-
-    def where(self, number: int) -> str:
-        """File and row, for messages."""
-        place = bisect_right(self._starts, number) - 1
-        return f"{self._files[place]}, row {number - self._starts[place]}"
-
-    def find(self, dumped: Mapping[str, Any], where: str) -> int:
-        """Number of the row that a dumped response answers.
-
-        Raises:
-            PairsError: no file has the row, or its truth is not the one that was dumped.
-        """
-        key = (dumped["data_source"], dumped["split"], dumped["index"])
-        number = self._numbers.get(key)
-        if number is None:
-            names = ", ".join(map(str, self._files))
-            raise PairsError(
-                f"{where}: (data_source, split, index) = {key} is in no row of {names}; give the files that the run "
-                "was trained on"
-            )
-        truth = self._truths[number]
-        if str(truth) != str(dumped["gts"]):
-            raise PairsError(
-                f"{where}: the ground truth is {dumped['gts']!r}, but {truth!r} in {self.where(number)}, which has "
-                f"the same (data_source, split, index) = {key}: this is not the file that the run was trained on"
-            )
-        return number
-
-    def stream(self, numbers: Sequence[int], desc: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The rows with these numbers (ascending), images included, with their numbers."""
-        with tqdm(total=len(numbers), unit="question", desc=desc) as progress:
-            for file, start, end in zip(self._files, self._starts, [*self._starts[1:], len(self._truths)], strict=True):
-                inside = [number - start for number in numbers if start <= number < end]
-                for number, row in stream_rows(file, inside, _DATA_COLUMNS):
-                    yield start + number, row
-                    progress.update()
-
-    def question(self, number: int, row: Mapping[str, Any]) -> tuple[str, str, list[bytes]]:
-        """Digest, text as the TRM is asked, and encoded images of a row.
-
-        Raises:
-            PairsError: an image has no bytes.
-        """
-        try:
-            images = image_bytes(row)
-        except PairsError as error:
-            raise PairsError(
-                f"{self.where(number)}, field images: an image without bytes; preprocess with images embedded"
-            ) from error
-        text = question_text(row["extra_info"])
-        return question_digest(text, images), text, images
-
-
-def parquet_files(paths: Sequence[Path]) -> list[Path]:
-    """Files, and the parquet files in folders, sorted.
-
-    Raises:
-        PairsError: a path does not exist, or a folder holds no parquet file.
-    """
-    files: list[Path] = []
-    for path in paths:
-        found = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-        if not found or not all(file.is_file() for file in found):
-            raise PairsError(f"{path}: no parquet file there")
-        files += found
-    return files
-
-
-def dump_files(folder: Path) -> list[Path]:
-    """The dumps of a run, by step; `folder` is the run's folder or its ``rollouts``.
-
-    Raises:
-        PairsError: there are none.
-    """
-    inside = folder / "rollouts" if (folder / "rollouts").is_dir() else folder
-    files = sorted((file for file in inside.glob("*.jsonl") if file.stem.isdigit()), key=lambda file: int(file.stem))
-    if not files:
-        raise PairsError(f"{inside}: no rollout dumps (STEP.jsonl); train with trainer.rollout_data_dir set")
-    return files
-
-
-def read_dump(file: Path, *, newest: bool) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """The lines of a dump with their numbers, from 1, and their offsets in bytes.
-
-    Args:
-        newest: the last dump of a run may end in a torn line where the run was killed; that line is left out.
-
-    Raises:
-        PairsError: a line that is no JSON object.
-    """
-    offset = 0
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                if newest and not line.endswith(b"\n"):
-                    logger.warning("%s:%d: torn line left out: the run was killed while it wrote", file, number)
-                    return
-                raise PairsError(f"{file}:{number}: no JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise PairsError(f"{file}:{number}: no JSON object but {type(row).__name__}")
-            yield number, offset, row
-            offset += len(line)
-
-
-def _is_final(row: Mapping[str, Any]) -> bool:
-    """Not so for verl's padding rows, and for all outputs of a trajectory but its last: nothing of ours is known."""
-    return any(name not in row or row[name] is not None for name in _OWN_FIELDS)
-
-
-def _check_dumped(row: Mapping[str, Any], where: str) -> None:
-    missing = [name for name in _DUMP_FIELDS if row.get(name) is None]
-    if missing:
-        raise PairsError(
-            f"{where}: lacks {', '.join(missing)}; dumps of older versions can't be joined with their data"
-        )
-    for name, (fits, what) in _DUMP_FIELDS.items():
-        if not fits(row[name]):
-            raise PairsError(f"{where}, field {name}: {row[name]!r} is not {what}")
-
-
 def find_responses(
     dumps: Sequence[tuple[Path, bool]], rows: DataRows, collected: Collected
 ) -> dict[int, list[Response]]:
@@ -291,10 +91,10 @@ def find_responses(
     found: dict[int, list[Response]] = defaultdict(list)
     for place, (file, newest) in enumerate(tqdm(dumps, unit="step", desc="read dumps")):
         for number, offset, dumped in read_dump(file, newest=newest):
-            if not _is_final(dumped):
+            if not is_final(dumped):
                 continue
             collected.responses += 1
-            _check_dumped(dumped, f"{file}:{number}")
+            check_dumped(dumped, f"{file}:{number}")
             row = rows.find(dumped, f"{file}:{number}")
             thinking = extract_thinking(dumped["output"])
             if thinking:
