@@ -6,15 +6,17 @@ stop() { echo "$(basename "$0"): $*" >&2; exit 1; }
 free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
 # wait_for_server URL PID LOG SECONDS: returns once the server answers; stops if it dies or takes too long
+# LOG: where its output went; empty if the user sees it
 wait_for_server() {
   local url="$1" pid="$2" log="$3" seconds="$4" start=$SECONDS
+  local see="${log:+; its log is $log}"
   until python - "$url" <<'EOF' 2>/dev/null
 import sys, urllib.request
 urllib.request.urlopen(sys.argv[1], timeout=2)
 EOF
   do
-    kill -0 "$pid" 2>/dev/null || { tail -n 20 "$log" >&2; stop "the server ended while starting; its log is $log"; }
-    (( SECONDS - start < seconds )) || stop "the server does not answer at $url after $seconds s; its log is $log"
+    kill -0 "$pid" 2>/dev/null || { [[ -z "$log" ]] || tail -n 20 "$log" >&2; stop "the server ended while starting$see"; }
+    (( SECONDS - start < seconds )) || stop "the server does not answer at $url after $seconds s$see"
     sleep 1
   done
 }

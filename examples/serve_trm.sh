@@ -47,13 +47,12 @@ eval "$(python -m recipe.sophiavl.environment)"
 server=""
 trap '[[ -z "$server" ]] || stop_group "$server"' EXIT
 trap 'exit 130' INT TERM
-log="$(mktemp "${TMPDIR:-/tmp}/serve_trm.XXXXXX")"
 setsid vllm serve "$model" --served-model-name "$TRM_MODEL" --host "$HOST" --port "$PORT" --max-model-len "$MAX_LEN" \
-  "$@" > >(tee "$log") 2>&1 &
+  "$@" 2>&1 &
 server=$!
 check_host="$HOST"
 [[ "$HOST" != 0.0.0.0 ]] || check_host=127.0.0.1
-wait_for_server "http://$check_host:$PORT/health" "$server" "$log" "$WAIT"
+wait_for_server "http://$check_host:$PORT/health" "$server" "" "$WAIT"
 if [[ "$PREFLIGHT" != off ]]; then
   # shellcheck disable=SC2086  (several flags)
   python -m recipe.sophiavl.thinking_reward.preflight --url "http://$check_host:$PORT/v1" --model "$TRM_MODEL" \

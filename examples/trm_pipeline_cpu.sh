@@ -14,8 +14,8 @@ held-out questions. Run again to continue: finished stages are kept; --fresh sta
 Environment:
   RUN_DIR        folder of everything that is made    (default: outputs/trm_pipeline)
   DATA_DIR       RL parquet files, as the quickstart  (default: outputs/easy_vqa)
-  COLLECT_STEPS  GRPO steps to collect rollouts from  (default: 5)
-  EPOCHS         epochs of the SFT                    (default: 8)
+  COLLECT_STEPS  GRPO steps to collect rollouts from  (default: 4)
+  EPOCHS         epochs of the SFT                    (default: 22)
   VENV           folder of the virtual environment    (default: .venv in the repository)
 HELP
 }
@@ -24,8 +24,8 @@ HELP
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export VENV="${VENV:-$PWD/.venv}"          # folder of the virtual environment
 RUN_DIR="${RUN_DIR:-outputs/trm_pipeline}" # folder of everything that is made
-COLLECT_STEPS="${COLLECT_STEPS:-5}"        # GRPO steps to collect rollouts from
-EPOCHS="${EPOCHS:-8}"                       # epochs of the SFT
+COLLECT_STEPS="${COLLECT_STEPS:-4}"        # GRPO steps to collect rollouts from
+EPOCHS="${EPOCHS:-22}"                     # epochs of the SFT
 DATA_DIR="${DATA_DIR:-outputs/easy_vqa}"   # RL parquet files, shared with the quickstart
 POLICY=examples/quickstart/models/policy
 PROMPT=examples/quickstart/trm_prompt.yaml
