@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from data_preprocess.schema import RL_SCHEMA, rl_row
+from recipe.sophiavl.thinking_reward.training_data.collect import Collected, CollectSettings, collect
+from recipe.sophiavl.thinking_reward.training_data.pairs import read_pairs
 
 
 def image_of(number: int) -> bytes:
@@ -73,3 +75,25 @@ def write_dump(run: Path, step: int, lines: Sequence[dict[str, Any]]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), encoding="utf-8")
     return file
+
+
+def full_run(tmp_path: Path, questions: int = 10, steps: int = 4, responses: int = 5) -> None:
+    """The dumps of a run in which every step asks every question."""
+    for step in range(1, steps + 1):
+        lines = [dumped(i, f"Step {step}, thought {r}.", step) for i in range(questions) for r in range(responses)]
+        write_dump(tmp_path / "run", step, lines)
+
+
+def pairs_of(
+    tmp_path: Path, data: Path | list[Path], settings: CollectSettings | None = None, run: str = "run"
+) -> tuple[list[dict[str, Any]], Collected]:
+    """What `collect` writes of a run, and its counts."""
+    out = tmp_path / "pairs.parquet"
+    paths = data if isinstance(data, list) else [data]
+    collected = collect(tmp_path / run, paths, out, settings or CollectSettings())
+    return list(read_pairs(out)), collected
+
+
+def names_of(pairs: Sequence[dict[str, Any]]) -> list[tuple[int, int, str]]:
+    """Step, question and thinking of each pair."""
+    return [(pair["step"], pair["index"], pair["thinking"]) for pair in pairs]

@@ -5,14 +5,11 @@ import subprocess
 import sys
 from collections import Counter
 
-import pyarrow.parquet as pq
 import pytest
 
 from recipe.sophiavl.thinking_reward.collect import main
 from recipe.sophiavl.thinking_reward.questions import question_text
-from recipe.sophiavl.thinking_reward.training_data import chosen_rows
-from recipe.sophiavl.thinking_reward.training_data.chosen_rows import in_order, stream_rows
-from recipe.sophiavl.thinking_reward.training_data.collect import CollectSettings, collect
+from recipe.sophiavl.thinking_reward.training_data.collect import CollectSettings
 from recipe.sophiavl.thinking_reward.training_data.pairs import (
     PAIR_SCHEMA,
     PairsError,
@@ -20,29 +17,12 @@ from recipe.sophiavl.thinking_reward.training_data.pairs import (
     question_digest,
     read_pairs,
 )
-from tests.support.rollouts import dumped, image_of, question_row, write_data, write_dump
+from tests.support.rollouts import dumped, full_run, image_of, names_of, pairs_of, question_row, write_data, write_dump
 
 
 @pytest.fixture
 def data(tmp_path):
     return write_data(tmp_path / "train.parquet", [question_row(i) for i in range(10)])
-
-
-def pairs_of(tmp_path, data, settings=None, run="run"):
-    out = tmp_path / "pairs.parquet"
-    paths = data if isinstance(data, list) else [data]
-    collected = collect(tmp_path / run, paths, out, settings or CollectSettings())
-    return list(read_pairs(out)), collected
-
-
-def names_of(pairs):
-    return [(pair["step"], pair["index"], pair["thinking"]) for pair in pairs]
-
-
-def full_run(tmp_path, questions=10, steps=4, responses=5):
-    for step in range(1, steps + 1):
-        lines = [dumped(i, f"Step {step}, thought {r}.", step) for i in range(questions) for r in range(responses)]
-        write_dump(tmp_path / "run", step, lines)
 
 
 # ---------------------------------------------------------------- what becomes a pair
@@ -200,104 +180,6 @@ def test_impossible_limits(wrong, message):
         CollectSettings(**wrong)
 
 
-# ---------------------------------------------------------------- broken dumps
-
-
-def test_a_torn_last_line_of_a_killed_run_is_left_out(tmp_path, data, caplog):
-    write_dump(tmp_path / "run", 1, [dumped(0, "Round.")])
-    file = write_dump(tmp_path / "run", 10, [dumped(1, "Round.", 10), dumped(2, "Größe: rund.", 10)])
-    whole = file.read_bytes()
-    for end in (whole.index(b"\n") + 2, whole.rindex("ö".encode()) + 1, len(whole) - 2):  # one inside a character
-        file.write_bytes(whole[:end])
-        pairs, collected = pairs_of(tmp_path, data)
-        assert (names_of(pairs), collected.responses) == ([(1, 0, "Round."), (10, 1, "Round.")], 2)
-    assert f"{file}:2: torn line left out" in caplog.text
-
-
-def test_a_last_line_that_only_lacks_its_end_is_kept(tmp_path, data):
-    file = write_dump(tmp_path / "run", 1, [dumped(0, "Round.")])
-    file.write_bytes(file.read_bytes()[:-1])
-    assert len(pairs_of(tmp_path, data)[0]) == 1
-
-
-@pytest.mark.parametrize("steps", [None, (1, 1)])
-def test_a_torn_line_elsewhere_is_an_error(tmp_path, data, steps):
-    file = write_dump(tmp_path / "run", 1, [dumped(0, "Round."), dumped(1, "Round.")])
-    file.write_bytes(file.read_bytes()[:-5])
-    write_dump(tmp_path / "run", 2, [dumped(0, "Round.", 2)])
-    with pytest.raises(PairsError, match=f"^{file}:2: no JSON: "):
-        pairs_of(tmp_path, data, CollectSettings(steps=steps))
-
-
-def test_a_broken_line_in_the_middle_is_an_error(tmp_path, data):
-    file = write_dump(tmp_path / "run", 1, [dumped(0, "Round.")] * 3)
-    lines = file.read_bytes().splitlines(keepends=True)
-    file.write_bytes(lines[0] + lines[1][:20] + b"\n" + lines[2])
-    with pytest.raises(PairsError, match=f"^{file}:2: no JSON: "):
-        pairs_of(tmp_path, data)
-
-
-def test_a_line_that_is_no_object_is_an_error(tmp_path, data):
-    file = write_dump(tmp_path / "run", 1, [dumped(0, "Round."), ["list"]])
-    with pytest.raises(PairsError, match=f"^{file}:2: no JSON object but list$"):
-        pairs_of(tmp_path, data)
-
-
-def test_dumps_of_older_versions_say_so(tmp_path, data):
-    line = dumped(0, "Round.")
-    for name in ("data_source", "split", "index"):
-        del line[name]
-    file = write_dump(tmp_path / "run", 1, [line])
-    with pytest.raises(PairsError, match=f"^{file}:1: lacks data_source, split, index; dumps of older versions can't"):
-        pairs_of(tmp_path, data)
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "what"),
-    [
-        ("output", 3, "a text"),
-        ("step", "1", "a whole number"),
-        ("step", True, "a whole number"),
-        ("outcome_reward", float("nan"), r"a number in \[0, 1\]"),
-        ("outcome_reward", 1.5, r"a number in \[0, 1\]"),
-        ("outcome_reward", "1", r"a number in \[0, 1\]"),
-        ("group", 5, "a text"),
-        ("data_source", 5, "a text"),
-        ("split", 5, "a text"),
-        ("index", "0", "a whole number"),
-    ],
-)
-def test_a_wrong_field_is_named(tmp_path, data, field, value, what):
-    file = write_dump(tmp_path / "run", 1, [dumped(0, "Round."), dumped(1, "Round.") | {field: value}])
-    with pytest.raises(PairsError, match=f"^{file}:2, field {field}: {value!r} is not {what}$"):
-        pairs_of(tmp_path, data)
-
-
-def test_a_missing_field_is_named(tmp_path, data):
-    file = write_dump(tmp_path / "run", 1, [dumped(0, "Round.", gts=None)])
-    with pytest.raises(PairsError, match=f"^{file}:1: lacks gts; "):
-        pairs_of(tmp_path, data)
-
-
-def test_no_dumps(tmp_path, data):
-    (tmp_path / "run").mkdir()
-    with pytest.raises(PairsError, match=r"run: no rollout dumps \(STEP.jsonl\); train with trainer.rollout_data_dir"):
-        pairs_of(tmp_path, data)
-
-
-def test_no_dumps_of_these_steps(tmp_path, data):
-    full_run(tmp_path, steps=2)
-    with pytest.raises(PairsError, match=r"rollouts: no rollout dumps of steps 3 to 9, only of 1 to 2$"):
-        pairs_of(tmp_path, data, CollectSettings(steps=(3, 9)))
-
-
-def test_no_thinking_at_all_writes_nothing(tmp_path, data):
-    write_dump(tmp_path / "run", 1, [dumped(0, None), dumped(1, None)])
-    with pytest.raises(PairsError, match=r"run: none of the 2 responses has thinking in the required format$"):
-        pairs_of(tmp_path, data)
-    assert not (tmp_path / "pairs.parquet").exists()
-
-
 # ---------------------------------------------------------------- data that does not fit
 
 
@@ -353,39 +235,6 @@ def test_files_that_are_no_rl_parquet(tmp_path, data):
     for path in (tmp_path / "missing.parquet", tmp_path / "empty"):
         with pytest.raises(PairsError, match=f"^{path}: no parquet file there$"):
             pairs_of(tmp_path, path)
-
-
-# ---------------------------------------------------------------- chosen rows
-
-
-def test_chosen_rows_of_many_row_groups(tmp_path):
-    file = write_data(tmp_path / "t.parquet", [question_row(i) for i in range(200)], row_group_size=70)
-    for numbers in ([], [0], [69, 70, 139, 140, 199], list(range(200)), list(range(64, 70))):
-        found = list(stream_rows(file, numbers))
-        assert [(number, row["extra_info"]["index"]) for number, row in found] == [(n, n) for n in numbers]
-    assert [row for _, row in stream_rows(file, [5], ["ability", "other"])] == [{"ability": "vqa"}]
-
-
-def test_row_groups_without_chosen_rows_are_not_read(tmp_path):
-    file = write_data(tmp_path / "t.parquet", [question_row(i) for i in range(9)], row_group_size=3)
-    group = pq.read_metadata(file).row_group(2)
-    column = next(c for c in map(group.column, range(group.num_columns)) if c.path_in_schema.endswith(".bytes"))
-    with file.open("r+b") as broken:
-        broken.seek(column.dictionary_page_offset or column.data_page_offset)
-        broken.write(bytes(column.total_compressed_size))
-    assert [number for number, _ in stream_rows(file, [0, 5], ["images"])] == [0, 5]
-    with pytest.raises(PairsError, match=f"^{file}: cannot be read as parquet"):
-        list(stream_rows(file, [0, 7], ["images"]))
-
-
-def test_any_order_in_small_stretches(tmp_path, monkeypatch):
-    monkeypatch.setattr(chosen_rows, "_CHUNK_ROWS", 4)
-    places = {row: [p for p in range(30) if p * 7 % 30 == row or (row == 3 and p == 29)] for row in range(30)}
-    places[29 * 7 % 30].remove(29)
-    rows = in_order(((where, {"row": row}) for row, where in places.items()), 30, tmp_path)
-    assert [row["row"] for row in rows] == [p * 7 % 30 if p != 29 else 3 for p in range(30)]
-    assert list(tmp_path.iterdir()) == []
-    assert list(in_order([], 0, tmp_path)) == []
 
 
 # ---------------------------------------------------------------- command
