@@ -87,7 +87,7 @@ def scoring_server(answer: Answer) -> Iterator[str]:
             ready.set()
             await stop.wait()
 
-    thread = threading.Thread(target=lambda: loop.run_until_complete(run()))
+    thread = threading.Thread(target=lambda: loop.run_until_complete(run()), daemon=True)
     thread.start()
     try:
         assert ready.wait(20)
