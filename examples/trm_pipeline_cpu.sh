@@ -15,7 +15,7 @@ Environment:
   RUN_DIR        folder of everything that is made    (default: outputs/trm_pipeline)
   DATA_DIR       RL parquet files, as the quickstart  (default: outputs/easy_vqa)
   COLLECT_STEPS  GRPO steps to collect rollouts from  (default: 4)
-  EPOCHS         epochs of the SFT                    (default: 22)
+  EPOCHS         epochs of the SFT                    (default: 20)
   VENV           folder of the virtual environment    (default: .venv in the repository)
 HELP
 }
@@ -25,7 +25,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export VENV="${VENV:-$PWD/.venv}"          # folder of the virtual environment
 RUN_DIR="${RUN_DIR:-outputs/trm_pipeline}" # folder of everything that is made
 COLLECT_STEPS="${COLLECT_STEPS:-4}"        # GRPO steps to collect rollouts from
-EPOCHS="${EPOCHS:-22}"                     # epochs of the SFT
+EPOCHS="${EPOCHS:-20}"                     # epochs of the SFT
 DATA_DIR="${DATA_DIR:-outputs/easy_vqa}"   # RL parquet files, shared with the quickstart
 POLICY=examples/quickstart/models/policy
 PROMPT=examples/quickstart/trm_prompt.yaml
@@ -82,8 +82,8 @@ rollouts() {
   python -m recipe.sophiavl.main_sophiavl platform=cpu preset=quickstart thinking_reward=outcome_only \
     data.train_files="$DATA_DIR/train.parquet" data.val_files="$DATA_DIR/val.parquet" \
     actor_rollout_ref.model.path="$POLICY" actor_rollout_ref.actor.use_kl_loss=false \
-    data.train_batch_size=128 actor_rollout_ref.actor.ppo_mini_batch_size=128 \
-    actor_rollout_ref.rollout.n=4 actor_rollout_ref.rollout.temperature=1.4 \
+    data.train_batch_size=192 actor_rollout_ref.actor.ppo_mini_batch_size=192 \
+    actor_rollout_ref.rollout.n=3 actor_rollout_ref.rollout.temperature=1.4 \
     trainer.total_training_steps="$COLLECT_STEPS" \
     trainer.val_before_train=false trainer.test_freq=-1 trainer.save_freq=-1 \
     trainer.logger='[console]' trainer.rollout_data_dir="$RUN_DIR/rollouts"
