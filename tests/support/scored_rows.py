@@ -28,7 +28,7 @@ from tests.support.stand_in import completion, make_app, serve
 Answer = Callable[[str], "str | web.Response"]
 
 
-def png(colour: tuple[int, int, int]) -> bytes:
+def png(colour: str | tuple[int, int, int]) -> bytes:
     """A small image of one colour."""
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), colour).save(buffer, "PNG")

@@ -2,111 +2,26 @@
 
 import asyncio
 import base64
-import io
-import json
 import random
-import re
 import signal
 import sys
 import time
-import zlib
-from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
-from PIL import Image
 
 from recipe.sophiavl.thinking_reward.annotate import main
 from recipe.sophiavl.thinking_reward.config import ClientConfig
 from recipe.sophiavl.thinking_reward.training_data.annotate import AnnotateSettings, annotate, journal_path
 from recipe.sophiavl.thinking_reward.training_data.journal import JournalError
-from recipe.sophiavl.thinking_reward.training_data.pairs import (
-    PAIR_SCHEMA,
-    PairsError,
-    pair_digest,
-    question_digest,
-    read_pairs,
-    write_pairs,
-)
+from recipe.sophiavl.thinking_reward.training_data.pairs import PAIR_SCHEMA, PairsError
+from tests.support.judge import IMAGES, Judge, journalled, make_file, make_row, read, right_score, score_of
 from tests.support.signals import heed_interrupts
-from tests.support.stand_in import completion, make_app, serve
 from tests.support.vllm_server import free_port
 
 pytestmark = pytest.mark.asyncio
 KILLS = 10
-
-
-def png(colour):
-    buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-IMAGES = [png(colour) for colour in ("red", "green", "blue")]
-
-
-def make_row(number, **changes):
-    """A row whose thinking tells the stand-in judge its number."""
-    images = IMAGES[: number % 3]
-    question = f"Question {number // 4}?"
-    thinking = f"Thought number {number}."
-    question_id = question_digest(question, images)
-    return {
-        "pair_id": pair_digest(question_id, thinking),
-        "question_id": question_id,
-        "question": question,
-        "images": [{"bytes": image, "path": None} for image in images],
-        "thinking": thinking,
-        "response": f"<think>{thinking}</think>",
-        "outcome": float(number % 2),
-        "index": number,
-        **changes,
-    }
-
-
-def make_file(path, numbers, **changes):
-    write_pairs(path, (make_row(number, **changes) for number in numbers))
-    return path
-
-
-def score_of(number):
-    return zlib.crc32(str(number).encode()) % 11 / 10
-
-
-def right_score(number, time_asked):
-    return f"{score_of(number):.1f}"
-
-
-class Judge:
-    """A stand-in judge; `answer` gets a pair's number and how often it was asked, and returns a text or a response."""
-
-    def __init__(self, answer=right_score, delay_s=0.0):
-        self.answer = answer
-        self.delay_s = delay_s
-        self.requests = []
-        self.bodies = []
-        self.asked = Counter()
-        self.busy = self.most_busy = 0
-
-    async def chat(self, request):
-        body = json.loads(await request.read())
-        number = int(re.search(r"Thought number (\d+)", json.dumps(body["messages"]))[1])
-        self.requests.append(number)
-        self.bodies.append(body)
-        self.asked[number] += 1
-        time_asked = self.asked[number]
-        self.busy += 1
-        self.most_busy = max(self.busy, self.most_busy)
-        try:
-            await asyncio.sleep(self.delay_s)
-        finally:
-            self.busy -= 1
-        answer = self.answer(number, time_asked)
-        return web.json_response(completion(answer)) if isinstance(answer, str) else answer
-
-    def serve(self):
-        return serve(make_app(self.chat))
 
 
 async def run(url, files, out, settings=None, **changes):
@@ -119,17 +34,6 @@ async def run(url, files, out, settings=None, **changes):
 
 async def cli(*arguments):
     return await asyncio.to_thread(main, list(map(str, arguments)))
-
-
-def read(out):
-    return list(read_pairs(out))
-
-
-def journalled(out):
-    """The pairs of the whole lines of a journal."""
-    file = journal_path(out)
-    lines = file.read_bytes().split(b"\n")[1:-1] if file.exists() else []
-    return {json.loads(line)["pair_id"] for line in lines}
 
 
 async def test_rows_in_order_with_scores_and_everything_else_kept(tmp_path):
