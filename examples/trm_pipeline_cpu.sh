@@ -130,5 +130,6 @@ for name in untrained trained; do
     --url "http://127.0.0.1:$port/v1" --model trm "${asked[@]}" "${how[@]}"
   stop_server
 done
-cat "$RUN_DIR/evaluate-trained.log"
+# of each progress bar its last state only
+sed "s/.*\r//" "$RUN_DIR/evaluate-trained.log"
 echo "pictures: $RUN_DIR/trm/distribution.png, $RUN_DIR/trained/evaluation.html"
