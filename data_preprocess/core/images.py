@@ -13,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from data_preprocess.core.errors import Fault, RowError
 
@@ -136,6 +136,9 @@ def _checked(data: bytes, field: str, max_pixels: int | None) -> bytes:
         raise RowError(Fault.DECOMPRESSION_BOMB, field, str(error)) from error
     except RowError:
         raise
+    except UnidentifiedImageError as error:
+        # Pillow's own text holds a memory address, which would differ from run to run.
+        raise RowError(Fault.UNREADABLE_IMAGE, field, f"no image of a known kind ({', '.join(_FORMATS)})") from error
     except _DECODE_ERRORS as error:
         raise RowError(Fault.UNREADABLE_IMAGE, field, f"the image does not decode: {error}") from error
 
