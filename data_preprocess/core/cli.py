@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from data_preprocess.core.adapter import Adapter
 from data_preprocess.core.errors import PreprocessError
-from data_preprocess.core.pipeline import Settings, run
+from data_preprocess.core.pipeline import REJECTED, Settings, run
 from data_preprocess.core.pool import default_workers
 from data_preprocess.core.report import print_summary
 from data_preprocess.core.sources import Source
@@ -44,7 +46,10 @@ def main(
     build: Callable[[argparse.Namespace], tuple[Source, Adapter]],
     argv: Sequence[str] | None,
 ) -> int:
-    """Parse, run and print the summary. Returns the exit status: 0, 1 on an error with its message, 130 on Ctrl-C."""
+    """Parse, run and print the summary.
+
+    Returns the exit status: 0; 1 on an error with its message, or where no row could be used; 130 on Ctrl-C.
+    """
     args = made.parse_args(argv)
     errors = Console(stderr=True)
     try:
@@ -69,4 +74,16 @@ def main(
         errors.print(f"{made.prog}: stopped; run again to go on where it stopped", markup=False)
         return _INTERRUPTED
     print_summary(manifest, args.out, Console())
+    if not manifest["rows"]["kept"]:
+        errors.print(f"{made.prog}: {_why_nothing(manifest, args.out)}", style="red", markup=False, soft_wrap=True)
+        return 1
     return 0
+
+
+def _why_nothing(manifest: Mapping[str, Any], out: Path) -> str:
+    """Why no row was kept, by the example of the first one."""
+    if not manifest["rows"]["read"]:
+        return "the source has no rows"
+    with (out / REJECTED).open(encoding="utf-8") as lines:
+        first = json.loads(next(lines))
+    return f"no row can be used; the first one: {first['file']}, field {first['field']!r}: {first['reason']}"

@@ -159,4 +159,24 @@ def test_the_summary_names_types_sources_and_files(tmp_path: Path, capsys) -> No
         "Text-only rows: train 1",
     ):
         assert expected in printed
-    assert f"[{tmp_path}/out/train-00000.parquet]" in printed.replace("\n", "")
+    assert f"train: {tmp_path}/out/train-00000.parquet, " in printed
+
+
+def test_the_summary_names_several_files_by_the_pattern_that_training_takes(tmp_path: Path, capsys) -> None:
+    convert(write_dataset(tmp_path / "in", [text_row(n) for n in range(3)]), tmp_path / "out", "--shard-rows", "1")
+    assert f"train: {tmp_path}/out/train-*.parquet (3 files), " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([text_row(1, solution="")], "no row can be used; the first one: json/text.json, field 'solution': the truth"),
+        ([], "the source has no rows"),
+    ],
+)
+def test_a_run_that_keeps_no_row_fails(tmp_path: Path, capsys, rows: list, message: str) -> None:
+    source = write_dataset(tmp_path / "in", rows)
+    (source / "json" / "empty.json").write_text("[]")
+    for _ in range(2):  # a finished output is not made again: it fails again
+        assert convert(source, tmp_path / "out") == 1
+        assert message in capsys.readouterr().err
