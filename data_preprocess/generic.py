@@ -3,22 +3,25 @@
     python -m data_preprocess.generic rows.jsonl --out data/mine \\
         --column question=problem --column answer=solution --column images=path --constant problem_type=numerical
 
-The source is a .json, .jsonl or .parquet file, a folder of such files, or a hub name (streamed). Columns that are not
-mapped have the name of what they hold: question, answer, problem_type, options, images, data_source (without one, the
-file's name). A constant holds for every row. --mapping FILE reads the same from YAML or JSON:
+The source is a .json, .jsonl, .csv, .tsv or .parquet file, a folder of such files, or a hub name (streamed). Columns
+that are not mapped have the name of what they hold: question, answer, problem_type, options, images, data_source
+(without one, the file's name). A constant holds for every row. --mapping FILE reads the same from YAML or JSON:
 
     columns: {question: problem, answer: solution, images: path}
     constants: {problem_type: numerical, data_source: mine, ability: geometry}
 
 Images are paths under --image-root (default: the folder of the source), encoded bytes, or {bytes, path}; one or a list.
+Options are a list. Where a cell can hold only text, as in CSV, write lists as JSON: ["a car", "a bus"].
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,8 @@ from data_preprocess.core.sources import SUFFIXES, HubSource, LocalSource, Sourc
 from data_preprocess.schema import RL_SCHEMA
 
 COLUMNS = tuple(field.name for field in fields(FieldNames))
+# Rows of a JSON file need not all have the same fields.
+_LOOK_AT = 1000
 _OWN_NAMES = FieldNames(**{name: name for name in COLUMNS})
 
 
@@ -69,13 +74,13 @@ class MappedRows:
     def draft(self, fields: Mapping[str, Any], file: str) -> Draft:
         """See `Adapter.draft`."""
         names, constants = self.names, self.constants
-        images = image_list(fields.get(names.images))
+        images = image_list(_listed(fields.get(names.images)))
         return rl_draft(
             names,
             question=fields.get(names.question),
             answer=fields.get(names.answer),
             problem_type=constants.problem_type or fields.get(names.problem_type),
-            options=fields.get(names.options),
+            options=_listed(fields.get(names.options)),
             images=images,
             data_source=constants.data_source
             or checks.text_field(fields.get(names.data_source), names.data_source)
@@ -83,6 +88,16 @@ class MappedRows:
             ability=constants.ability or ("vqa" if images else "text"),
             max_prompt_chars=self.max_prompt_chars,
         )
+
+
+def _listed(value: Any) -> Any:
+    """The list that a text writes as JSON; any other value as it is."""
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value  # its check says what is wrong with it
+    return value
 
 
 def read_mapping(path: Path | None, columns: Sequence[str], constants: Sequence[str]) -> tuple[FieldNames, Constants]:
@@ -119,6 +134,30 @@ def _known(mapping: Any, known: Sequence[str], what: str) -> dict[str, str]:
     return mapping
 
 
+def check_names(source: Source, names: FieldNames) -> None:
+    """Compare the names that the user gave with what the first rows have.
+
+    A row may lack its images or options, so a slip in their names would only turn every row into a text-only one.
+
+    Raises:
+        SourceError: a name that no row has; the message lists those that there are.
+    """
+    absent = {column: name for column, name in asdict(names).items() if name != column}
+    there: dict[str, None] = {}
+    looked_at = 0
+    for row in islice(source.rows(), _LOOK_AT):
+        absent = {column: name for column, name in absent.items() if name not in (row.fields or {})}
+        if not absent:
+            return
+        there |= dict.fromkeys(row.fields or {})
+        looked_at += 1
+    if absent and there:
+        column, name = next(iter(absent.items()))
+        raise SourceError(
+            f"{column}={name}: no such column in the first {looked_at} rows, which have {', '.join(map(repr, there))}"
+        )
+
+
 def open_source(name: str, image_root: Path | None, hub_split: str) -> Source:
     """A file, a folder of files (searched to any depth), or a data set on the hub.
 
@@ -151,6 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def build(args: argparse.Namespace) -> tuple[Source, MappedRows]:
         names, constants = read_mapping(args.mapping, args.column, args.constant)
         source = open_source(args.source, args.image_root, args.hub_split)
+        check_names(source, names)
         return source, MappedRows(names, constants, args.max_prompt_chars)
 
     return cli.main(parser, build, argv)

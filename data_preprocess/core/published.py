@@ -9,7 +9,7 @@ from typing import Any
 from data_preprocess.core import checks
 from data_preprocess.core.errors import Fault, RowError, SourceError
 from data_preprocess.core.images import ImageRef
-from data_preprocess.core.sources import LocalSource, SourceFile, files_under
+from data_preprocess.core.sources import JSON_SUFFIXES, LocalSource, SourceFile, files_under
 
 CATEGORIES = ("Chart", "General", "Knowledge", "Math", "OCR")
 # The published layout first; only without it, the layouts that people unpack to.
@@ -29,7 +29,9 @@ def published_source(name: str, out: Path) -> LocalSource:
     folder = _local_folder(name, out)
     for patterns in _PLACES:
         if found := [
-            path for path in files_under(folder, patterns) if path.suffix != ".parquet" and path.name != _HUB_METADATA
+            path
+            for path in files_under(folder, patterns)
+            if path.suffix in JSON_SUFFIXES and path.name != _HUB_METADATA
         ]:
             return LocalSource(folder, tuple(map(SourceFile, found)), folder)
     raise SourceError(f"{folder}: no JSON files in it, in json/ or in {', '.join(CATEGORIES)}")

@@ -1,4 +1,4 @@
-"""Where rows come from: JSON arrays, JSON Lines and parquet files, or a data set on the Hugging Face hub.
+"""Where rows come from: JSON, JSON Lines, CSV and parquet files, or a data set on the Hugging Face hub.
 
 Every source is read as a stream in an order that does not depend on the machine. Several files are read in turns, so
 that any beginning of the stream (``--limit``) is a mixture of them.
@@ -6,6 +6,7 @@ that any beginning of the stream (``--limit``) is a mixture of them.
 
 from __future__ import annotations
 
+import csv
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,8 +20,11 @@ import pyarrow.parquet as pq
 
 from data_preprocess.core.errors import SourceError
 
-SUFFIXES = (".json", ".jsonl", ".parquet")
+JSON_SUFFIXES = (".json", ".jsonl")
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+SUFFIXES = (*JSON_SUFFIXES, *_DELIMITERS, ".parquet")
 _PARQUET_BATCH = 32
+_MAX_CELL_CHARS = 2**24
 
 
 class RawRow(NamedTuple):
@@ -168,7 +172,7 @@ def in_turns(streams: Iterable[Iterator[RawRow]]) -> Iterator[RawRow]:
 
 
 def read_file(path: Path) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
-    """Rows of a file as (row, None), or (None, reason) for a row that is no JSON object.
+    """Rows of a file as (row, None), or (None, reason) for a row that is no JSON object or does not fit its table.
 
     Raises:
         SourceError: not a file of a known kind, or broken so that the rows after the fault cannot be found.
@@ -179,6 +183,8 @@ def read_file(path: Path) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
         return _read_lines(path)
     if path.suffix == ".json":
         return _read_array(path)
+    if path.suffix in _DELIMITERS:
+        return _read_table(path, _DELIMITERS[path.suffix])
     raise SourceError(f"{path}: not one of {', '.join(SUFFIXES)}")
 
 
@@ -210,6 +216,24 @@ def _read_lines(path: Path) -> Iterator[tuple[dict[str, Any] | None, str | None]
                 yield None, f"not JSON: {error}"
             else:
                 yield _as_object(row)
+
+
+def _read_table(path: Path, delimiter: str) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
+    """Rows under a header line, every cell as text; an empty cell is None."""
+    csv.field_size_limit(_MAX_CELL_CHARS)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.reader(file, delimiter=delimiter, strict=True)
+        try:
+            header = next(lines, [])
+            if not header or len(set(header)) < len(header):
+                raise SourceError(f"{path}: the first line must name the columns, each with a name of its own")
+            for cells in filter(None, lines):
+                if len(cells) == len(header):
+                    yield {name: cell or None for name, cell in zip(header, cells, strict=True)}, None
+                else:
+                    yield None, f"has {len(cells)} cells, the header has {len(header)}"
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise SourceError(f"{path}: broken after line {lines.line_num}: {error}") from error
 
 
 def _as_object(row: Any) -> tuple[dict[str, Any] | None, str | None]:

@@ -37,12 +37,35 @@ def test_json_lines_under_the_name_json(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "data"), [("a.json", b" \n"), ("a.parquet", b"no"), ("a.csv", b"a,b"), ("a.json", b"[1,")]
+    ("name", "data"),
+    [
+        ("a.json", b" \n"),
+        ("a.json", b"[1,"),
+        ("a.parquet", b"no"),
+        ("a.xls", b"a,b"),
+        ("a.csv", b""),
+        ("a.csv", b"a,a\n1,2"),
+        ("a.csv", b'a,b\n1,"2'),
+        ("a.tsv", b"a\tb\n1\t\xff"),
+    ],
 )
 def test_unusable_files_are_source_errors_that_name_them(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(SourceError, match=name):
         list(read_file(tmp_path / name))
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("a.csv", ","), ("a.tsv", "\t")])
+def test_tables_of_text(tmp_path: Path, name: str, delimiter: str) -> None:
+    lines = [["a", "b"], ["1", '"two\nlines"'], [], ["", "x" * 200_000], ["1"], ["1", "2", "3"], ["5", "é"]]
+    (tmp_path / name).write_text("\r\n".join(map(delimiter.join, lines)), encoding="utf-8")
+    assert list(read_file(tmp_path / name)) == [
+        ({"a": "1", "b": "two\nlines"}, None),
+        ({"a": None, "b": "x" * 200_000}, None),
+        (None, "has 1 cells, the header has 2"),
+        (None, "has 3 cells, the header has 2"),
+        ({"a": "5", "b": "é"}, None),
+    ]
 
 
 def test_files_are_read_in_turns(tmp_path: Path) -> None:

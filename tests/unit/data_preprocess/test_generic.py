@@ -80,6 +80,43 @@ def test_rows_without_images_are_text_only(tmp_path: Path) -> None:
     assert [(row["images"], row["ability"]) for row in output_rows(tmp_path / "out")] == [([], "text")] * 3
 
 
+def test_a_table_of_text_with_lists_as_json(folder: Path, tmp_path: Path) -> None:
+    (folder / "2.png").write_bytes(png(2))
+    lines = [
+        "question,answer,problem_type,images,options",
+        'Which?,a bus,multiple choice,1.png,"[""a car"", ""a bus""]"',
+        '<image> or <image>?,"two, of course",free-form,"[""1.png"", ""2.png""]",',
+        "1 + 1?,2,numerical,,",
+        "Which?,A,multiple choice,1.png,[a car]",
+    ]
+    (folder / "rows.csv").write_text("\n".join(lines), encoding="utf-8-sig")
+    assert convert(folder / "rows.csv", tmp_path / "out") == 0
+    choice, both, text = output_rows(tmp_path / "out")
+    assert choice["prompt"][1]["content"] == "<image>Which?\nA. a car\nB. a bus"
+    assert choice["reward_model"]["ground_truth"] == "B"
+    assert [image["bytes"] for image in both["images"]] == [png(1), png(2)]
+    assert both["reward_model"]["ground_truth"] == "two, of course"
+    assert (text["images"], text["ability"]) == ([], "text")
+    assert [(bad["row"], bad["field"]) for bad in rejected_rows(tmp_path / "out")] == [(3, "options")]
+
+
+def test_a_slip_in_a_column_name_is_an_error_and_makes_no_text_only_rows(folder: Path, tmp_path: Path, capsys) -> None:
+    rows = [ROW | {"question": "?"}, ROW]
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert convert(folder / "rows.jsonl", tmp_path / "out", *OPTIONS, "--column", "images=pictures") == 1
+    message = "images=pictures: no such column in the first 2 rows, which have 'q', 'a', 'picture', 'choices', 'kind'"
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_column_that_only_a_later_row_has_is_no_slip(folder: Path, tmp_path: Path) -> None:
+    plain = {"q": "1 + 1?", "a": "2"}
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, [plain, ROW])))
+    constant = ["--constant", "problem_type=free-form"]
+    assert convert(folder / "rows.jsonl", tmp_path / "out", *OPTIONS, *constant) == 0
+    assert [len(row["images"]) for row in output_rows(tmp_path / "out")] == [0, 1]
+
+
 def test_an_unmapped_column_shows_in_the_rejections(folder: Path, tmp_path: Path) -> None:
     (folder / "rows.jsonl").write_text(json.dumps(ROW))
     convert(folder / "rows.jsonl", tmp_path / "out")
@@ -103,8 +140,8 @@ def test_unusable_mapping_files_are_errors(tmp_path: Path, text: str) -> None:
 
 
 def test_unusable_sources_are_errors(tmp_path: Path) -> None:
-    (tmp_path / "rows.csv").touch()
-    with pytest.raises(SourceError, match=r"rows\.csv"):
-        generic.open_source(str(tmp_path / "rows.csv"), None, "train")
+    (tmp_path / "rows.xls").touch()
+    with pytest.raises(SourceError, match=r"rows\.xls"):
+        generic.open_source(str(tmp_path / "rows.xls"), None, "train")
     with pytest.raises(SourceError, match="no "):
         generic.open_source(str(tmp_path), None, "train")
