@@ -2,6 +2,11 @@
 
 stop() { echo "$(basename "$0"): $*" >&2; exit 1; }
 
+# need_files NAME VALUE HINT: stops unless VALUE is a file, a pattern that matches some, or a Hydra list
+need_files() {
+  [[ "$2" == \[* ]] || compgen -G "$2" >/dev/null || stop "$1=$2 does not exist; $3"
+}
+
 # free_port: prints a TCP port that nobody listens on
 free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 

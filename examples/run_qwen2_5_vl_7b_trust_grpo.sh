@@ -9,8 +9,8 @@ Usage: bash examples/run_qwen2_5_vl_7b_trust_grpo.sh [--dry-run] [Hydra override
 --dry-run composes and validates the configuration, prints it, and exits; it needs no GPU, data or server.
 
 Environment:
-  TRAIN_FILES  RL parquet files for training          (default: data/sophiavl_130k/train.parquet)
-  VAL_FILES    RL parquet files for validation        (default: data/sophiavl_130k/val.parquet)
+  TRAIN_FILES  RL parquet for training: a file, a pattern, or [a list] (default: data/sophiavl_130k/train-*.parquet)
+  VAL_FILES    RL parquet for validation, likewise    (default: data/sophiavl_130k/val-*.parquet)
   MODEL        policy to start from                   (default: Qwen/Qwen2.5-VL-7B-Instruct)
   TRM_URL      OpenAI-compatible base URL of the thinking reward model (default: http://127.0.0.1:8000/v1)
   TRM_MODEL    name under which it is served          (default: sophiavl-trm)
@@ -33,21 +33,22 @@ case "${1:-}" in
 esac
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-TRAIN_FILES="${TRAIN_FILES:-data/sophiavl_130k/train.parquet}" # RL parquet files for training
-VAL_FILES="${VAL_FILES:-data/sophiavl_130k/val.parquet}"       # RL parquet files for validation
-MODEL="${MODEL:-Qwen/Qwen2.5-VL-7B-Instruct}"                  # policy to start from
-TRM_URL="${TRM_URL:-http://127.0.0.1:8000/v1}"                 # thinking reward model
-TRM_MODEL="${TRM_MODEL:-sophiavl-trm}"                         # name under which it is served
-GPUS="${GPUS:-8}"                                              # GPUs per node
-NODES="${NODES:-1}"                                            # nodes of the Ray cluster
-NAME="${NAME:-qwen2_5_vl_7b_trust_grpo}"                       # experiment name
-OUT="${OUT:-outputs/$NAME}"                                    # checkpoints, dumps, metrics
+TRAIN_FILES="${TRAIN_FILES:-data/sophiavl_130k/train-*.parquet}" # RL parquet for training
+VAL_FILES="${VAL_FILES:-data/sophiavl_130k/val-*.parquet}"       # RL parquet for validation
+MODEL="${MODEL:-Qwen/Qwen2.5-VL-7B-Instruct}"                    # policy to start from
+TRM_URL="${TRM_URL:-http://127.0.0.1:8000/v1}"                   # thinking reward model
+TRM_MODEL="${TRM_MODEL:-sophiavl-trm}"                           # name under which it is served
+GPUS="${GPUS:-8}"                                                # GPUs per node
+NODES="${NODES:-1}"                                              # nodes of the Ray cluster
+NAME="${NAME:-qwen2_5_vl_7b_trust_grpo}"                         # experiment name
+OUT="${OUT:-outputs/$NAME}"                                      # checkpoints, dumps, metrics
 
 [[ -d .venv && -z "${VIRTUAL_ENV:-}" ]] && source .venv/bin/activate
 source examples/common.sh
 python -c "import verl" 2>/dev/null || stop "verl is not installed here: see 'Installation' in README.md"
 if [[ "$dry_run" == false ]]; then
-  [[ -f "$TRAIN_FILES" || "$TRAIN_FILES" == \[* ]] || stop "TRAIN_FILES=$TRAIN_FILES does not exist; see data_preprocess/"
+  need_files TRAIN_FILES "$TRAIN_FILES" "python -m data_preprocess.sophiavl_130k --help"
+  need_files VAL_FILES "$VAL_FILES" "python -m data_preprocess.sophiavl_130k --help (--val-fraction)"
   mkdir -p "$OUT"
 fi
 

@@ -9,8 +9,8 @@ Usage: bash examples/train_trm.sh [--dry-run] [Hydra overrides]
 --dry-run composes and validates the configuration, prints it, and exits; it needs no GPU and no data.
 
 Environment:
-  TRAIN_FILES  parquet files of scored reasoning      (default: data/trm/train.parquet)
-  VAL_FILES    parquet files for the validation loss  (default: null, none)
+  TRAIN_FILES  scored reasoning: a parquet file, a pattern, or [a list] (default: trm/data/train.parquet)
+  VAL_FILES    the same for the validation loss       (default: null, none)
   MODEL        model to start from                    (default: Qwen/Qwen2.5-VL-3B-Instruct)
   PROMPT       YAML template of the prompt            (default: null, the package's own)
   GPUS         GPUs per node (1 on a CPU)             (default: 4)
@@ -32,8 +32,8 @@ case "${1:-}" in
 esac
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-TRAIN_FILES="${TRAIN_FILES:-data/trm/train.parquet}" # parquet files of scored reasoning
-VAL_FILES="${VAL_FILES:-null}"                       # parquet files for the validation loss
+TRAIN_FILES="${TRAIN_FILES:-trm/data/train.parquet}" # scored reasoning
+VAL_FILES="${VAL_FILES:-null}"                       # the same for the validation loss
 MODEL="${MODEL:-Qwen/Qwen2.5-VL-3B-Instruct}"        # model to start from
 PROMPT="${PROMPT:-null}"                             # YAML template of the prompt
 GPUS="${GPUS:-4}"                                    # GPUs per node
@@ -56,8 +56,8 @@ overrides=(
 if [[ "$dry_run" == true ]]; then
   exec python -m recipe.sophiavl.main_trm_sft "${overrides[@]}" "$@"
 fi
-[[ -f "$TRAIN_FILES" || "$TRAIN_FILES" == \[* ]] ||
-  stop "TRAIN_FILES=$TRAIN_FILES does not exist; python -m recipe.sophiavl.thinking_reward.balance --help"
+need_files TRAIN_FILES "$TRAIN_FILES" "python -m recipe.sophiavl.thinking_reward.balance --help"
+[[ "$VAL_FILES" == null ]] || need_files VAL_FILES "$VAL_FILES" "leave it out for no validation loss"
 mkdir -p "$OUT"
 export VERL_FILE_LOGGER_PATH="${VERL_FILE_LOGGER_PATH:-$OUT/metrics-$(date +%Y%m%d-%H%M%S).jsonl}"
 # shellcheck disable=SC2086  (several arguments)

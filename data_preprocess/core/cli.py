@@ -26,7 +26,12 @@ def parser(description: str | None, source_help: str) -> argparse.ArgumentParser
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("source", help=source_help)
     made.add_argument("--out", type=Path, required=True, help="output folder")
-    made.add_argument("--val-fraction", type=float, default=0.0, help="share of validation, by image (default: 0)")
+    made.add_argument(
+        "--val-fraction",
+        type=float,
+        default=0.0,
+        help="share of validation, by image; text-only rows by question (default: 0)",
+    )
     made.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")
     made.add_argument("--limit", type=int, help="read at most this many source rows, from all files in turn")
     made.add_argument("--max-pixels", type=int, help="scale larger images down to this many pixels")

@@ -10,6 +10,7 @@ import hydra  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
 from recipe.sophiavl.config_checks import check_config, check_data_files  # noqa: E402
+from recipe.sophiavl.data_files import expand_patterns  # noqa: E402
 from recipe.sophiavl.settings import EngineSettings, SettingsError, ThinkingRewardSettings  # noqa: E402
 from recipe.sophiavl.thinking_reward.preflight import PreflightError, run_preflight  # noqa: E402
 
@@ -28,6 +29,7 @@ def run(config: DictConfig) -> None:
         print(OmegaConf.to_yaml(config))
         print("The configuration is valid.")
         return
+    expand_patterns(config.data)
     check_data_files(config)
     if settings.enable and settings.mode == "external" and settings.preflight:
         run_preflight(settings.client_config())

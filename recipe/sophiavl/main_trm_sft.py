@@ -11,6 +11,7 @@ import os  # noqa: E402
 import hydra  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
+from recipe.sophiavl.data_files import expand_patterns  # noqa: E402
 from recipe.sophiavl.settings import SettingsError  # noqa: E402
 from recipe.sophiavl.thinking_reward.prompt import PromptError, load_template  # noqa: E402
 
@@ -40,12 +41,13 @@ def main(config: DictConfig) -> None:
     """Hydra entry point; a wrong setting ends it with one message on standard error and exit code 1."""
     try:
         check(config)
+        if config.trm.dry_run:
+            print(OmegaConf.to_yaml(config))
+            print("The configuration is valid.")
+            return
+        expand_patterns(config.data)
     except SettingsError as error:
         raise SystemExit(f"\nerror: {error}") from error
-    if config.trm.dry_run:
-        print(OmegaConf.to_yaml(config))
-        print("The configuration is valid.")
-        return
 
     from verl.utils.device import auto_set_device
 

@@ -26,7 +26,8 @@ def refusal(folder: Path, *overrides: str) -> str:
 
 @pytest.fixture
 def files(data_files: dict[str, Path]) -> tuple[str, str]:
-    return f"data.train_files={data_files['train']}", f"data.val_files={data_files['val']}"
+    # The second by a pattern, as shards are given.
+    return f"data.train_files={data_files['train']}", f"data.val_files={data_files['val'].parent}/va?.parquet"
 
 
 def test_wrong_url(tmp_path: Path, files: tuple[str, str]) -> None:
@@ -54,6 +55,12 @@ def test_missing_column(tmp_path: Path, data_files: dict[str, Path]) -> None:
     )
     assert f"data.train_files={broken}" in log
     assert "reward_model.ground_truth" in log
+
+
+def test_pattern_without_files(tmp_path: Path, data_files: dict[str, Path]) -> None:
+    given = f"data.val_files={tmp_path}/val-*.parquet"
+    log = refusal(tmp_path, f"data.train_files={data_files['train']}", given, "thinking_reward=outcome_only")
+    assert f"{given}: no file matches" in log
 
 
 def test_negative_alpha(tmp_path: Path, files: tuple[str, str]) -> None:

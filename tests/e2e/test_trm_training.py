@@ -56,7 +56,7 @@ def train(folder: Path, *overrides: str) -> None:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "VIRTUAL_ENV": sys.prefix,
         "HF_HUB_OFFLINE": "1",
-        "TRAIN_FILES": str(folder / "train.parquet"),
+        "TRAIN_FILES": str(folder / "train-*.parquet"),
         "MODEL": str(MODEL),
         "PROMPT": "examples/quickstart/trm_prompt.yaml",
         "GPUS": "1",
@@ -83,7 +83,10 @@ def train(folder: Path, *overrides: str) -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 4 steps, stopped at the end of an epoch, and continued to 8."""
     folder = tmp_path_factory.mktemp("trm_sft")
-    pq.write_table(pa.Table.from_pylist(scored_rows(), schema=THINKING_SCHEMA), folder / "train.parquet")
+    table = pa.Table.from_pylist(scored_rows(), schema=THINKING_SCHEMA)
+    half = len(table) // 2
+    for shard, part in enumerate((table[:half], table[half:])):
+        pq.write_table(part, folder / f"train-{shard:05}.parquet")
     train(folder, "trainer.total_epochs=2", "trainer.total_training_steps=4")
     train(folder, "trainer.total_epochs=2", "trainer.total_training_steps=8")
     return folder / "out"

@@ -57,6 +57,16 @@ def test_trm_training_stops_without_data(tmp_path):
     assert "none.parquet does not exist" in done.stderr
 
 
+@pytest.mark.parametrize("script", ["train_trm.sh", "run_qwen2_5_vl_7b_trust_grpo.sh"])
+@pytest.mark.parametrize("name", ["TRAIN_FILES", "VAL_FILES"])
+def test_training_names_the_setting_whose_pattern_matches_nothing(tmp_path, script, name):
+    (tmp_path / "train-00000.parquet").touch()
+    there, absent = f"{tmp_path}/train-*.parquet", f"{tmp_path}/val-*.parquet"
+    done = run(script, VIRTUAL_ENV=sys.prefix, **{"TRAIN_FILES": there, "VAL_FILES": there, name: absent})
+    assert done.returncode == 1
+    assert f"{name}={absent} does not exist" in done.stderr
+
+
 @pytest.mark.parametrize(("argument", "message"), [((), "which model?"), (("{empty}",), "holds no config.json")])
 def test_serving_stops_without_a_model(tmp_path, argument, message):
     done = run("serve_trm.sh", *(part.format(empty=tmp_path) for part in argument), VIRTUAL_ENV=sys.prefix)

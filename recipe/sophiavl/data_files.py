@@ -1,0 +1,36 @@
+"""Data files by pattern: the preprocessors write shards, and verl's datasets take a list of files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig, ListConfig
+
+from recipe.sophiavl.settings import SettingsError
+
+_KEYS = ("train_files", "val_files")
+
+
+def expand_patterns(data: DictConfig) -> None:
+    """Put the files themselves, sorted, in the place of each pattern (``*``, ``?``) in ``data.{train,val}_files``.
+
+    Raises:
+        SettingsError: a pattern that no file matches.
+    """
+    for key in _KEYS:
+        given = data[key]
+        if given is None:
+            continue
+        several = isinstance(given, list | ListConfig)
+        files = [file for name in (given if several else [given]) for file in _files(f"data.{key}", str(name))]
+        data[key] = files if several or len(files) > 1 else files[0]
+
+
+def _files(key: str, name: str) -> list[str]:
+    path = Path(name).expanduser()
+    if path.exists() or not any(sign in name for sign in "*?"):
+        return [name]
+    found = sorted(map(str, Path(path.anchor).glob(str(path.relative_to(path.anchor)))))
+    if not found:
+        raise SettingsError(f"{key}={name}: no file matches. Make them with one of the scripts in data_preprocess/")
+    return found
