@@ -74,9 +74,10 @@ def complaint(summary: Summary, urls: Sequence[str]) -> str:
     lines = []
     if asked.stopped:
         lines.append(
-            f"stopped: {asked.without_score.total()} results in a row without a score{_kinds(asked.without_score)}. "
-            f"Look at the log of {', '.join(urls)}, and try python -m recipe.sophiavl.thinking_reward.preflight with "
-            "the same settings"
+            f"stopped: {asked.without_score.total()} results in a row without a score{_kinds(asked.without_score)}; "
+            f"HTTP requests that failed: {asked.failed_attempts.total()}{_kinds(asked.failed_attempts)}. Look at the "
+            f"log of {', '.join(urls)}, and try python -m recipe.sophiavl.thinking_reward.preflight with the same "
+            "settings"
         )
     if summary.missing:
         lines.append(

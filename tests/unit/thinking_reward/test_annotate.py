@@ -263,6 +263,7 @@ async def test_no_server_at_all(tmp_path):
     summary = await run(url, file, out, max_retries=0, breaker_failures=2, breaker_reset_s=60.0)
     assert (summary.missing, summary.written) == (5, False)
     assert set(summary.asked.failed) <= {"connect", "breaker_open"}
+    assert set(summary.asked.failed_attempts) == {"connect"}  # the cause, whatever the breaker then held back
     assert journalled(out) == set()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -79,7 +79,7 @@ async def score_all(
                     if score.error is not None and score.error not in NOT_TRANSPORT:
                         failures[score.error] += 1
                     bar.update()
-                _judge(failures, bar.n, total, client.config.urls)
+                _judge(failures, bar.n, total, client)
 
         try:
             async for request in _fed(iter(requests)):
@@ -88,7 +88,7 @@ async def score_all(
             await settle(0)
             bar.total = bar.n
             bar.refresh()
-            _judge(failures, bar.n, bar.n, client.config.urls)
+            _judge(failures, bar.n, bar.n, client)
         finally:
             for task in pending:
                 task.cancel()
@@ -114,13 +114,19 @@ def _reply(score: ThinkingScore) -> str | None:
     return score.reply[:MAX_REPLY_CHARS].encode("utf-8", "replace").decode("utf-8")
 
 
-def _judge(failures: Counter[str], done: int, total: int, urls: Sequence[str]) -> None:
+def _judge(failures: Counter[str], done: int, total: int, client: ThinkingRewardClient) -> None:
     failed = failures.total()
     if done < min(_ENOUGH_TO_JUDGE, total) or 2 * failed <= done:
         return
-    kinds = ", ".join(f"{kind} ({count})" for kind, count in sorted(failures.items(), key=lambda item: -item[1]))
+    attempts = client.metrics()["attempt_failures"]
     raise ServerError(
-        f"{failed} of the first {done} requests to {', '.join(urls)} failed: {kinds}. Look at the server's log, and "
-        "try python -m recipe.sophiavl.thinking_reward.preflight with the same settings; a slow server wants a higher "
+        f"{failed} of the first {done} scores from {', '.join(client.config.urls)} failed: {_kinds(failures)}; HTTP "
+        f"requests that failed: {_kinds(attempts)}. Look at the server's log, and try "
+        "python -m recipe.sophiavl.thinking_reward.preflight with the same settings; a slow server wants a higher "
         "--timeout-s or a lower --max-concurrency"
     )
+
+
+def _kinds(counts: Mapping[str, int]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{kind} ({count})" for kind, count in ordered) or "none"

@@ -71,6 +71,8 @@ class Asked:
     Attributes:
         results: requests that ended, in whatever way.
         failed: those without a usable answer, by kind.
+        failed_attempts: HTTP requests that failed, by kind; one result may stand for several, retries included, and
+            where the circuit breaker held one back for none.
         latencies_s: seconds of each answer, in order of arrival.
         without_score: kinds of the results since the last score.
         stopped: whether it gave up because of them.
@@ -78,6 +80,7 @@ class Asked:
 
     results: int = 0
     failed: Counter[str] = field(default_factory=Counter)
+    failed_attempts: Counter[str] = field(default_factory=Counter)
     latencies_s: list[float] = field(default_factory=list)
     without_score: Counter[str] = field(default_factory=Counter)
     stopped: bool = False
@@ -283,6 +286,7 @@ async def _ask_all(
                 for task_left in pending:
                     task_left.cancel()
                 await asyncio.gather(*pending, return_exceptions=True)
+                asked.failed_attempts.update(client.metrics()["attempt_failures"])
 
 
 async def _fed(tasks: Iterator[_Task]) -> AsyncIterator[_Task]:
