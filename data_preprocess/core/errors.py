@@ -9,7 +9,7 @@ class Fault(str, Enum):
     """Why a row cannot be used; the value is the ``fault`` of its line in ``rejected.jsonl``."""
 
     BAD_FIELD = "bad_field"
-    BAD_JSON = "bad_json"
+    BAD_ROW = "bad_row"  # not a row at all: broken JSON, or other cells than its table has columns
     BAD_SCORE = "bad_score"
     DECOMPRESSION_BOMB = "decompression_bomb"
     EMPTY_TRUTH = "empty_truth"

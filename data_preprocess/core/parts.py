@@ -117,7 +117,7 @@ def make_part(job: PartJob) -> dict[str, Any]:
 def _good_row(row: RawRow, index: int, job: PartJob) -> tuple[dict[str, Any], int]:
     """The output row with the extra columns, and about how many bytes it holds."""
     if row.fields is None:
-        raise RowError(Fault.BAD_JSON, "", row.error or "no row")
+        raise RowError(Fault.BAD_ROW, "", row.error or "no row")
     draft: Draft = job.adapter.draft(row.fields, row.file)
     base = job.adapter.image_base(job.image_root, row.file) if job.image_root is not None else None
     images = [

@@ -138,7 +138,7 @@ BAD_ROWS: dict[str, tuple[Callable[[Path], Any], str, str]] = {
     "mark without an image": (row(problem="<image>What?"), "problem", "image_marks"),
     "mark in an option": (choice(options=["A. <image>", "B. no"]), "problem", "image_marks"),
     "mark of a video": (row(problem="<video>What?"), "problem", "image_marks"),
-    "row is no object": (lambda root: ["no", "object"], "", "bad_json"),
+    "row is no object": (lambda root: ["no", "object"], "", "bad_row"),
 }
 
 
@@ -173,7 +173,7 @@ def test_a_broken_line_of_json_lines_is_one_bad_row(tmp_path: Path) -> None:
     (source / "json" / "all.jsonl").write_bytes("\n".join(lines).encode() + b'\n{"problem": "\xff"}\n')
     assert sophiavl_130k.main([str(source), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
     rejected = rejected_rows(tmp_path / "out")
-    faults = [(1, "bad_json"), (2, "bad_json"), (3, "bad_field"), (5, "bad_json")]
+    faults = [(1, "bad_row"), (2, "bad_row"), (3, "bad_field"), (5, "bad_row")]
     assert [(bad["row"], bad["fault"]) for bad in rejected] == faults
     assert len(output_rows(tmp_path / "out")) == 2
 

@@ -8,6 +8,8 @@ import sys
 from collections import Counter, defaultdict
 from itertools import pairwise
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -216,6 +218,13 @@ def test_files_of_an_earlier_run_do_not_stay(tmp_path):
 def test_a_row_that_cannot_be_used(tmp_path, changes, message):
     file = write_rows(tmp_path / "a.parquet", [make_row(), make_row(1) | changes])
     with pytest.raises(PairsError, match=f"^{re.escape(f'{file}, {message}')}$"):
+        balance([file], tmp_path / "out", BalanceSettings())
+
+
+def test_scores_that_are_text(tmp_path):
+    file = tmp_path / "a.parquet"
+    pq.write_table(pa.Table.from_pylist([make_row(score="0.5")]), file)
+    with pytest.raises(PairsError, match=f"^{file}, row 0, field score: "):
         balance([file], tmp_path / "out", BalanceSettings())
 
 

@@ -197,7 +197,7 @@ class Balancer:
         if row["score"] is not None:
             try:
                 place = interval(row["score"])
-            except ValueError as error:
+            except (ValueError, TypeError) as error:  # out of range; no number
                 raise PairsError(f"{where}, field score: {error}") from error
         if place is not None and row["pair_id"] in self._seen:
             self._reject(row, "duplicate", "an earlier row holds the same pair")
