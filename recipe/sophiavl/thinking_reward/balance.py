@@ -71,10 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--max-repeats", type=int, default=default.max_repeats, help="of one row (%(default)s)")
     parser.add_argument(
-        "--test-fraction", type=float, default=default.test_fraction, help="share of the questions (%(default)s)"
+        "--test-fraction", type=float, default=default.test_fraction, help="share of the images (%(default)s)"
     )
     parser.add_argument(
-        "--val-fraction", type=float, default=default.val_fraction, help="share of the questions (%(default)s)"
+        "--val-fraction", type=float, default=default.val_fraction, help="share of the images (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=default.seed, help="of every choice (%(default)s)")
     rules = "; ".join(f"{name}{' (off)' if name in OFF_BY_DEFAULT else ''}" for name in RULES)

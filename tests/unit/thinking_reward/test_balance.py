@@ -22,10 +22,10 @@ from recipe.sophiavl.thinking_reward.training_data.balance import (
     BalanceSettings,
     balance,
     interval,
-    side,
 )
 from recipe.sophiavl.thinking_reward.training_data.figure import draw_distribution
 from recipe.sophiavl.thinking_reward.training_data.pairs import PAIR_SCHEMA, PairsError, read_pairs, write_pairs
+from recipe.sophiavl.thinking_reward.training_data.sides import side, split_keys
 from tests.support.scored_rows import make_row, write_rows
 
 SMALL = {"floor": 2, "cap": 5, "test_fraction": 0.2}
@@ -40,6 +40,12 @@ def some_rows(questions=30, responses=11):
 def sides_of(out):
     files = {name: out / f"{name}.parquet" for name in ("train", "val", "test")}
     return {name: list(read_pairs(file)) for name, file in files.items() if file.exists()}
+
+
+def side_of(row, limits):
+    """The side of a row that shares no image with a row of another question."""
+    (key,) = split_keys(row["question"], [image["bytes"] for image in row["images"]])
+    return side(key, limits.test_fraction, limits.val_fraction, limits.seed)
 
 
 def ids(rows):
@@ -123,7 +129,7 @@ def test_properties_of_whole_runs(tmp_path_factory, shape, seed, cap, cut, order
     at = int(cut * len(rows))
     first = write_rows(folder / "one.parquet", rows)
     parts = [write_rows(folder / "b.parquet", shuffled[:at]), write_rows(folder / "a.parquet", shuffled[at:])]
-    if all(side(row["question_id"], limits) != "train" for row in rows):
+    if all(side_of(row, limits) != "train" for row in rows):
         with pytest.raises(PairsError, match="none is left to train on"):
             balance([first], folder / "one", limits)
         return
@@ -145,7 +151,7 @@ def test_properties_of_whole_runs(tmp_path_factory, shape, seed, cap, cut, order
 
 
 def test_what_is_rejected_is_written_with_its_reason(tmp_path):
-    train = [q for q in range(40) if side(make_row(q)["question_id"], BalanceSettings(test_fraction=0.5)) == "train"]
+    train = [q for q in range(40) if side_of(make_row(q), BalanceSettings(test_fraction=0.5)) == "train"]
     test = [q for q in range(40) if q not in train]
     rows = [
         *(make_row(q, 5) for q in range(40)),
@@ -209,7 +215,7 @@ def test_files_of_an_earlier_run_do_not_stay(tmp_path):
     [
         ({"pair_id": None}, "row 1, field pair_id: must be text, not NoneType"),
         ({"question_id": None}, "row 1, field question_id: must be text, not NoneType"),
-        ({"question": None}, "row 1, field question: must be text, not NoneType"),
+        ({"question": None}, "row 1, field question: must be text, not None"),
         ({"thinking": None}, "row 1, field thinking: must be text, not NoneType"),
         ({"score": 1.5}, "row 1, field score: score 1.5 is not in [0, 1]"),
         ({"score": float("nan")}, "row 1, field score: score nan is not in [0, 1]"),

@@ -15,7 +15,6 @@ from recipe.sophiavl.thinking_reward.training_data.balance import (
     BalanceSettings,
     choose,
     interval,
-    side,
     spread_over_questions,
 )
 from recipe.sophiavl.thinking_reward.training_data.pairs import PairsError
@@ -157,35 +156,10 @@ def test_below_the_floor():
         ({"val_fraction": -0.1}, "--val-fraction -0.1: must be in [0, 1)"),
         (
             {"test_fraction": 0.5, "val_fraction": 0.5},
-            "--test-fraction and --val-fraction leave no question for training",
+            "--test-fraction and --val-fraction leave nothing for training",
         ),
     ],
 )
 def test_impossible_settings(wrong, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         BalanceSettings(**wrong)
-
-
-# ---------------------------------------------------------------- sides
-
-
-def test_shares_of_the_questions():
-    limits = BalanceSettings(test_fraction=0.2, val_fraction=0.1)
-    counts = Counter(side(f"question {i}", limits) for i in range(20_000))
-    assert counts["test"] == pytest.approx(4000, abs=300)
-    assert counts["val"] == pytest.approx(2000, abs=250)
-    assert {side(f"question {i}", BalanceSettings(test_fraction=0.0)) for i in range(200)} == {"train"}
-
-
-@settings(deadline=None)
-@given(st.text(), st.integers(0, 5))
-def test_a_larger_test_fraction_keeps_the_questions_that_were_tested(question, seed):
-    if side(question, BalanceSettings(test_fraction=0.1, seed=seed)) == "test":
-        assert side(question, BalanceSettings(test_fraction=0.3, seed=seed)) == "test"
-
-
-def test_the_seed_decides_which_questions_are_tested():
-    def tested(seed):
-        return {i for i in range(500) if side(f"q{i}", BalanceSettings(seed=seed)) == "test"}
-
-    assert tested(0) == tested(0) != tested(1)

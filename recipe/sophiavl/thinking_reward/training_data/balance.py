@@ -1,13 +1,13 @@
-"""From annotated pairs to training files: questions set aside for testing, filtering, a uniform spread of scores.
+"""From annotated pairs to training files: images set aside for testing, filtering, a uniform spread of scores.
 
 The paper (arXiv 2505.17018, section 3.1) samples its 156k set uniformly over ten intervals, 5,000 to 15,000 each.
-Text comes first, images last: what to keep is decided from the columns without images, of which memory keeps ids and
-scores; then the chosen rows are read in the order of the files and written in theirs (see `chosen_rows.in_order`).
+The images are read first, for the sides that rows fall on (see `sides`). What to keep is decided from the other
+columns, of which memory keeps ids and scores; then the chosen rows are read whole, in the order of the files, and
+written in theirs (see `chosen_rows.in_order`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 from collections import Counter, defaultdict
@@ -29,6 +29,7 @@ from recipe.sophiavl.thinking_reward.training_data.pairs import (
     replacing,
     write_pairs,
 )
+from recipe.sophiavl.thinking_reward.training_data.sides import SIDES, sides_of
 
 INTERVALS = 10
 INTERVAL_NAMES = (*(f"[{i / 10:.1f}, {(i + 1) / 10:.1f})" for i in range(INTERVALS - 1)), "[0.9, 1.0]")
@@ -47,7 +48,8 @@ class BalanceSettings:
         below_floor: an interval with fewer rows than `floor` is kept as it is (warn), filled up by repeating its rows
             (repeat), or an error (stop).
         max_repeats: "repeat" only: how often one row may occur at most.
-        test_fraction, val_fraction: shares of the questions that are set aside, in [0, 1).
+        test_fraction, val_fraction: shares of the images (of text-only rows: the questions) that are set aside, in
+            [0, 1).
         seed: of every choice.
 
     Raises:
@@ -71,7 +73,7 @@ class BalanceSettings:
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be in [0, 1)")
         if self.test_fraction + self.val_fraction >= 1.0:
-            raise ValueError("--test-fraction and --val-fraction leave no question for training")
+            raise ValueError("--test-fraction and --val-fraction leave nothing for training")
 
 
 @dataclass
@@ -106,15 +108,6 @@ def interval(score: float) -> int:
         raise ValueError(f"score {score!r} is not in [0, 1]")
     millionths = round(score * 10**_DECIMALS)
     return min(millionths * INTERVALS // 10**_DECIMALS, INTERVALS - 1)
-
-
-def side(question_id: str, settings: BalanceSettings) -> str:
-    """``test``, ``val`` or ``train``: by the question alone, so that nothing of it is on two sides."""
-    digest = hashlib.blake2b(f"{settings.seed}/{question_id}".encode(), digest_size=8).digest()
-    place = int.from_bytes(digest, "big") / 2**64
-    if place < settings.test_fraction:
-        return "test"
-    return "val" if place < settings.test_fraction + settings.val_fraction else "train"
 
 
 def spread_over_questions(rows: Sequence[tuple[int, str]], count: int, rng: random.Random) -> list[int]:
@@ -177,6 +170,7 @@ class Balancer:
         self._rules, self._limits = rules, limits
         self._seen: set[str] = set()
         self._left: list[tuple[str, int, str, float]] = []
+        self._sides = sides_of(files, settings.test_fraction, settings.val_fraction, settings.seed, needs=_NEEDS)
         for file in files:
             rows = read_pairs(file, LIGHT_COLUMNS, _NEEDS)
             progress = tqdm(rows, unit="row", desc=f"read {file.name}", total=count_pairs(file))
@@ -204,7 +198,7 @@ class Balancer:
             return
         if place is not None:
             self._seen.add(row["pair_id"])
-        part = side(row["question_id"], self.settings)
+        part = self._sides[number]
         if part == "train" and place is not None:
             self.result.before[place] += 1
         rules = {"no_score": self._rules["no_score"]} if part == "test" else self._rules
@@ -241,14 +235,14 @@ def balance(
 ) -> Balanced:
     """Write ``train.parquet``, ``val.parquet`` and ``test.parquet`` (those that have rows), and ``rejected.jsonl``.
 
-    Test rows are neither filtered nor balanced, except that they have a score: an evaluation should see the natural
-    distribution and whole groups.
+    Test rows are neither filtered nor balanced, except that they have a score and are no pair again: an evaluation
+    should see the natural distribution, and all that `collect` and the judge left of a group.
 
     Raises:
         PairsError: see `Balancer`; nothing is left to train on; or an input would be overwritten.
         ValueError: an unknown rule.
     """
-    outputs = {name: out / f"{name}.parquet" for name in ("train", "val", "test")}
+    outputs = {name: out / f"{name}.parquet" for name in SIDES}
     for file in files:
         if file.resolve() in {output.resolve() for output in outputs.values()}:
             raise PairsError(f"{file}: would be overwritten; choose another --out")
