@@ -162,9 +162,11 @@ def open_source(name: str, image_root: Path | None, hub_split: str) -> Source:
     """A file, a folder of files (searched to any depth), or a data set on the hub.
 
     Raises:
-        SourceError: a local path of the wrong kind, or an empty folder.
+        SourceError: a local path of the wrong kind, an empty folder, or no folder at `image_root`.
     """
     path = Path(name).expanduser()
+    if image_root is not None and not image_root.is_dir():
+        raise SourceError(f"--image-root {image_root}: no such folder")
     if path.is_file():
         if path.suffix not in SUFFIXES:
             raise SourceError(f"{path}: not one of {', '.join(SUFFIXES)}")
@@ -190,6 +192,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     def build(args: argparse.Namespace) -> tuple[Source, MappedRows]:
         names, constants = read_mapping(args.mapping, args.column, args.constant)
         source = open_source(args.source, args.image_root, args.hub_split)
+        if isinstance(source, LocalSource) and args.out.resolve().is_relative_to(Path(args.source).resolve()):
+            raise SourceError(f"--out {args.out} is inside the source, where it would be read: choose another folder")
         check_names(source, names)
         return source, MappedRows(names, constants, args.max_prompt_chars)
 

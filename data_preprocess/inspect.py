@@ -41,11 +41,17 @@ class Counts:
     image_bytes: int = 0
 
     def add(self, row: dict[str, Any]) -> None:
-        """Count one row."""
+        """Count one row.
+
+        Raises:
+            ValueError: an image without bytes.
+        """
         source = row.get("data_source") or "(none)"
         self.kinds[(row.get("extra_info") or {}).get("problem_type") or "(none)"] += 1
         self.sources[source] += 1
-        images = [image["bytes"] for image in row.get("images") or ()]
+        images = [(image or {}).get("bytes") for image in row.get("images") or ()]
+        if not all(images):
+            raise ValueError("an image without bytes: images must be embedded")
         self.text_only[source] += not images
         self.image_bytes += sum(map(len, images))
         self.images[source].update({blake2b(data, digest_size=8).digest() for data in images})
@@ -82,7 +88,10 @@ def count_and_sample(files: Sequence[Path], wanted: set[int]) -> tuple[Counts, d
     """Counts of all rows, and the rows with the `wanted` numbers; one batch of rows in memory at a time."""
     counts, sampled = Counts(), {}
     for number, row in enumerate(chain.from_iterable(map(read_parquet, files))):
-        counts.add(row)
+        try:
+            counts.add(row)
+        except ValueError as error:
+            raise SourceError(f"{', '.join(map(str, files))}: row {number}: {error}") from error
         if number in wanted:
             sampled[number] = row
     return counts, sampled
@@ -116,9 +125,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             shown.add_row(escape(str(row[0])), *map(str, row[1:]))
         console.print(shown)
     page = args.html or args.files[0].with_suffix(".html")
-    page.write_text(
-        render_sheet(", ".join(path.name for path in args.files), counts.tables(), sampled), encoding="utf-8"
-    )
+    sheet = render_sheet(", ".join(path.name for path in args.files), counts.tables(), sampled)
+    try:
+        page.write_text(sheet, encoding="utf-8")
+    except OSError as error:
+        Console(stderr=True).print(f"{parser.prog}: {error}", style="red", markup=False, soft_wrap=True)
+        return 1
     console.print(f"Sample sheet: {escape(str(page))}", soft_wrap=True)
     return 0
 

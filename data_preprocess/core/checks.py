@@ -102,19 +102,21 @@ def choice_truth(truth: str, options: Sequence[str], question: str, field: str) 
     no options, they must stand in the question with their letters.
 
     Raises:
-        RowError: no option is the truth, or its letter and its text name different options, or the options carry
+        RowError: no option is the truth, or as a letter it names another option than as a text, or the options carry
             letters in another order than A, B, C ..., so that a letter may mean either.
     """
     labels = [label[1].upper() if (label := _LABEL.match(option)) else "" for option in options]
     if labels != sorted(labels) and sorted(labels) == list(ascii_uppercase[: len(labels)]):
         raise RowError(Fault.TRUTH_NOT_IN_OPTIONS, field, f"the options' letters are out of order: {', '.join(labels)}")
     texts = [_without_label(option, index) for index, option in enumerate(options)]
-    # Letters first: "B" is the second option even where some option's text is "B".
+    same = [letter for letter, text in zip(ascii_uppercase, texts, strict=False) if _same(text, truth)]
     if _LETTERS.fullmatch(truth):
         letters = sorted({letter.upper() for letter in _LETTER.findall(truth)})
         if all(_offers(letter, texts, question) for letter in letters):
+            if same and same != letters:
+                what = f"{truth!r} is the letter of one option and the text of another: {[text[:40] for text in texts]}"
+                raise RowError(Fault.TRUTH_NOT_IN_OPTIONS, field, what)
             return ",".join(letters)
-    same = [letter for letter, text in zip(ascii_uppercase, texts, strict=False) if _same(text, truth)]
     if len(same) == 1:
         return same[0]
     label = _LABEL.match(truth)

@@ -72,7 +72,7 @@ def main(
         )
         source, adapter = build(args)
         manifest = run(source, adapter, settings, args.out)
-    except PreprocessError as error:
+    except (PreprocessError, OSError) as error:
         errors.print(f"{made.prog}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         return 1
     except KeyboardInterrupt:

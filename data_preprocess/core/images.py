@@ -32,7 +32,21 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 _UNTOUCHED = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 _JPEG_QUALITY = 95
 # What Pillow's decoders raise on damaged data.
-_DECODE_ERRORS = (OSError, SyntaxError, ValueError, EOFError, IndexError, OverflowError, struct.error, zlib.error)
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    ZeroDivisionError,
+    struct.error,
+    zlib.error,
+)
+# 16 bits of grey: to convert them as they are would cut everything above 255 to white, here and in training.
+_DEEP_GREY = "I;16"
 
 
 @dataclass(frozen=True)
@@ -118,7 +132,7 @@ def find_inside(path: str, *, field: str, root: Path, bases: Sequence[Path]) -> 
 
 
 def _checked(data: bytes, field: str, max_pixels: int | None) -> bytes:
-    """`data` itself if it is a sound PNG or JPEG of at most `max_pixels`, else the image encoded anew."""
+    """`data` itself if it is a sound PNG or JPEG of at most `max_pixels` and 8 bits, else the image encoded anew."""
     try:
         with warnings.catch_warnings():
             # Damaged metadata, which Pillow warns of, is no fault of an image that decodes.
@@ -129,9 +143,9 @@ def _checked(data: bytes, field: str, max_pixels: int | None) -> bytes:
                 _check_size(width, height, field)
                 image.load()
                 too_large = max_pixels is not None and width * height > max_pixels
-                if data.startswith(_UNTOUCHED) and not too_large:
+                if data.startswith(_UNTOUCHED) and not too_large and not image.mode.startswith(_DEEP_GREY):
                     return data
-                return _encode(_shrunk(image, max_pixels) if too_large else image)
+                return _encode(_shrunk(image, max_pixels, field) if too_large else image)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RowError(Fault.DECOMPRESSION_BOMB, field, str(error)) from error
     except RowError:
@@ -151,9 +165,10 @@ def _check_size(width: int, height: int, field: str) -> None:
         raise RowError(Fault.UNREADABLE_IMAGE, field, reason)
 
 
-def _shrunk(image: Image.Image, max_pixels: int) -> Image.Image:
+def _shrunk(image: Image.Image, max_pixels: int, field: str) -> Image.Image:
     scale = math.sqrt(max_pixels / (image.width * image.height))
     size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
+    _check_size(*size, field)  # a long and thin image can become thinner by rounding
     shrunk = _plain(image).resize(size, Image.Resampling.LANCZOS)
     shrunk.format = image.format
     return shrunk
@@ -172,4 +187,6 @@ def _plain(image: Image.Image) -> Image.Image:
     """The image in a mode that both scaling and PNG can handle."""
     if image.mode in ("L", "LA", "RGB", "RGBA"):
         return image
+    if image.mode.startswith(_DEEP_GREY):
+        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     return image.convert("RGBA" if "transparency" in image.info else "RGB")

@@ -75,7 +75,12 @@ class Part:
 
 @dataclass(frozen=True)
 class PartJob:
-    """Everything that a worker needs to make one part. `first` is the index of `rows[0]` among all source rows."""
+    """Everything that a worker needs to make one part.
+
+    Attributes:
+        first: index of `rows[0]` among all source rows.
+        retry_rejected: make a part that is done again where it has bad rows: somebody may have repaired them.
+    """
 
     part: Part
     first: int
@@ -83,12 +88,14 @@ class PartJob:
     adapter: Adapter
     image_root: Path | None
     max_pixels: int | None
+    retry_rejected: bool = False
 
 
 def make_part(job: PartJob) -> dict[str, Any]:
     """Make the part on disk, unless it is done already, and return its manifest. Bad rows are recorded, not raised."""
     part = job.part
-    if (done := part.done(len(job.rows))) is not None:
+    done = part.done(len(job.rows))
+    if done is not None and not (job.retry_rejected and done["rejected"]):
         return done
     rejected: list[str] = []
     schema = pa.schema([*job.adapter.schema, *_EXTRA_FIELDS])

@@ -61,6 +61,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0.0 <= self.val_fraction < 1.0:
             raise WorkError(f"--val-fraction must be at least 0 and below 1, not {self.val_fraction}")
+        if not -(2**63) <= self.seed < 2**63:
+            raise WorkError(f"--seed must fit 64 bits, which {self.seed} does not")
         for name in ("limit", "max_pixels", "shard_rows", "shard_bytes", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -107,8 +109,8 @@ def run(source: Source, adapter: Adapter, settings: Settings, out: Path) -> dict
             manifest = identity | _finish(parts, adapter, settings, out)
             write_json(out / MANIFEST, manifest)
         shutil.rmtree(work, ignore_errors=True)
-        if settings.strict:
-            _raise_at_first(out / REJECTED)
+        if settings.strict and manifest["rows"]["rejected"]:
+            _raise_at_first(out / REJECTED, f"repair the row and run again with --overwrite, for {out} is finished")
         return manifest
 
 
@@ -134,7 +136,9 @@ def _make_parts(source: Source, adapter: Adapter, settings: Settings, work: Path
         first = 0
         for number, rows in enumerate(_chunks(islice(source.rows(), settings.limit))):
             parts.append(Part(work, number))
-            yield PartJob(parts[-1], first, rows, adapter, source.image_root, settings.max_pixels)
+            yield PartJob(
+                parts[-1], first, rows, adapter, source.image_root, settings.max_pixels, retry_rejected=settings.strict
+            )
             first += len(rows)
 
     manifests: list[dict[str, Any]] = []
@@ -142,8 +146,10 @@ def _make_parts(source: Source, adapter: Adapter, settings: Settings, work: Path
     total = settings.limit or source.total_rows()
     with tqdm(total=total, unit="row", desc="rows", disable=not settings.progress) as bar:
         for manifest in ordered_results(make_part, jobs(), settings.workers):
-            if settings.strict:
-                _raise_at_first(parts[len(manifests)].rejected_path)
+            if settings.strict and manifest["rejected"]:
+                part = parts[len(manifests)]
+                part.manifest_path.unlink()  # so that it is made again, also by a run without --strict
+                _raise_at_first(part.rejected_path, "repair the row and run again")
             manifests.append(manifest)
             rejected += manifest["rejected"]
             bar.update(manifest["read"])
@@ -175,15 +181,13 @@ def _content_size(value: Any) -> int:
     return 0
 
 
-def _raise_at_first(rejected: Path) -> None:
-    """Raise `StrictError` for the first bad row in a file of bad rows, if it has any."""
+def _raise_at_first(rejected: Path, advice: str) -> None:
+    """Raise `StrictError` for the first bad row in a file of bad rows."""
     with rejected.open(encoding="utf-8") as lines:
-        first = next(lines, None)
-    if first is not None:
-        bad = json.loads(first)
-        raise StrictError(
-            f"{bad['file']}, row {bad['row']} (from 0), field {bad['field']!r}: {bad['reason']} [{bad['fault']}]"
-        )
+        bad = json.loads(next(lines))
+    raise StrictError(
+        f"{bad['file']}, row {bad['row']} (from 0), field {bad['field']!r}: {bad['reason']} [{bad['fault']}]; {advice}"
+    )
 
 
 def _finish(

@@ -6,13 +6,14 @@ that any beginning of the stream (``--limit``) is a mixture of them.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import ijson
 import pyarrow as pa
@@ -96,9 +97,13 @@ class LocalSource:
         return in_turns(self._rows_of(file) for file in self.files)
 
     def identity(self) -> Any:
-        """Names, sizes and times of the files; a changed image alone goes unseen."""
+        """Names, sizes and times of the files, and where images are; a changed image alone goes unseen."""
         stats = [(file, file.path.stat()) for file in self.files]
-        return [[self._name(file.path), file.split, stat.st_size, stat.st_mtime_ns] for file, stat in stats]
+        return {
+            "root": str(self.root.resolve()),
+            "image_root": str(self.image_root.resolve()),
+            "files": [[self._name(file.path), file.split, stat.st_size, stat.st_mtime_ns] for file, stat in stats],
+        }
 
     def total_rows(self) -> int | None:
         """Known from the footers if all files are parquet."""
@@ -188,8 +193,16 @@ def read_file(path: Path) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
     raise SourceError(f"{path}: not one of {', '.join(SUFFIXES)}")
 
 
+def _open_json(path: Path) -> BinaryIO:
+    """The file, after the mark that some editors put before UTF-8."""
+    file = path.open("rb")
+    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
+        file.seek(0)
+    return file
+
+
 def _is_json_array(path: Path) -> bool:
-    with path.open("rb") as file:
+    with _open_json(path) as file:
         while chunk := file.read(4096):
             if text := chunk.strip():
                 return text.startswith(b"[")
@@ -197,7 +210,7 @@ def _is_json_array(path: Path) -> bool:
 
 
 def _read_array(path: Path) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
-    with path.open("rb") as file:
+    with _open_json(path) as file:
         try:
             for row in ijson.items(file, "item", use_float=True):
                 yield _as_object(row)
@@ -206,7 +219,7 @@ def _read_array(path: Path) -> Iterator[tuple[dict[str, Any] | None, str | None]
 
 
 def _read_lines(path: Path) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
-    with path.open("rb") as file:
+    with _open_json(path) as file:
         for line in file:
             if not line.strip():
                 continue

@@ -6,14 +6,16 @@ import base64
 import binascii
 import hashlib
 import io
+import struct
 import weakref
+import zlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 ImageInput = Any
 """PNG or JPEG bytes, a PIL image, a ``data:image/...`` URL, or a mapping with ``bytes``, ``image`` or ``path``."""
@@ -23,6 +25,22 @@ _JPEG = b"\xff\xd8\xff"
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA")
 # On processors with SHA instructions the fastest of hashlib's strong ones.
 _hasher = hashlib.sha256
+
+
+# What Pillow raises on damaged data, and where an image says that it is too large to decode.
+_ENCODE_ERRORS = (
+    Image.DecompressionBombError,
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    ZeroDivisionError,
+    struct.error,
+    zlib.error,
+)
 
 
 class BadImageError(ValueError):
@@ -144,7 +162,7 @@ def data_url(image: SourceImage) -> str:
         pixels = image.pixels if encoded is None else Image.open(io.BytesIO(encoded))
         assert pixels is not None
         return _as_url("png", _to_png(pixels))
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+    except _ENCODE_ERRORS as error:
         raise BadImageError(f"image cannot be encoded: {error}") from error
 
 

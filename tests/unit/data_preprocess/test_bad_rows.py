@@ -201,6 +201,22 @@ def test_strict_stops_at_the_first_bad_row(tmp_path: Path, capsys: pytest.Captur
     assert sophiavl_130k.main(run) == 0
     assert len(output_rows(tmp_path / "out")) == 598
     assert sophiavl_130k.main([*run, "--strict"]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [[], ["--strict"]])
+def test_an_image_that_was_repaired_after_strict_stopped_is_read(tmp_path: Path, options: list[str]) -> None:
+    source = write_dataset(tmp_path / "in", [image_row(number) for number in range(300)])
+    broken = [source / f"Math/CLEVR-Math/images/{number}.png" for number in (10, 280)]
+    good = [path.read_bytes() for path in broken]
+    for path in broken:
+        path.write_bytes(b"no image")
+    run = [str(source), "--out", str(tmp_path / "out"), "--workers", "2"]
+    assert sophiavl_130k.main([*run, "--strict"]) == 1
+    for path, data in zip(broken[: 1 + bool(options)], good, strict=False):
+        path.write_bytes(data)
+    assert sophiavl_130k.main([*run, *options]) == 0
+    assert len(output_rows(tmp_path / "out")) == 299 + bool(options)
 
 
 def test_an_image_just_under_the_pixel_limit_is_no_bomb(tmp_path: Path) -> None:

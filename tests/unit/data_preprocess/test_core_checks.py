@@ -81,6 +81,12 @@ def test_options_in_the_question_itself() -> None:
             checks.choice_truth(truth, [], asked, "solution")
 
 
+@pytest.mark.parametrize(("truth", "options"), [("A", ["B", "A", "C"]), ("a", ["x", "a"]), ("b", ["b", "B"])])
+def test_a_letter_of_one_option_and_the_text_of_another_is_no_truth(truth: str, options: list[str]) -> None:
+    with pytest.raises(RowError, match="is the letter of one option and the text of another"):
+        checks.choice_truth(truth, options, "Which?", "solution")
+
+
 def test_letters_out_of_order_could_mean_either() -> None:
     with pytest.raises(RowError, match="out of order: B, A"):
         checks.choice_truth("A", ["B. a car", "A. a bus"], "Which?", "solution")

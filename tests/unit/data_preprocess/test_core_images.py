@@ -49,12 +49,41 @@ def test_larger_images_shrink_to_the_limit_and_keep_shape_and_format(kind: str, 
         assert abs(made.width / made.height - 4 / 3) < 0.5 or max_pixels == 1
 
 
-@pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA", "I;16"])
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "RGBA"])
 def test_images_of_every_mode_shrink(mode: str) -> None:
-    image = GRADIENT.convert("I").convert("I;16") if mode == "I;16" else GRADIENT.convert(mode)
+    image = GRADIENT.convert(mode)
     with Image.open(io.BytesIO(load(encoded(image, "PNG"), 1000))) as made:
         made.load()
         assert made.width * made.height <= 1000
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("max_pixels", [None, 1000])
+def test_sixteen_bits_of_grey_keep_their_shades(kind: str, max_pixels: int | None) -> None:
+    deep = Image.linear_gradient("L").convert("I").point(lambda value: value * 257).convert("I;16")
+    with Image.open(io.BytesIO(load(encoded(deep, kind), max_pixels))) as made:
+        # As training reads it. A column of all shades, top to bottom.
+        shades = [made.convert("L").getpixel((0, y)) for y in range(made.height)]
+    assert shades == sorted(shades)
+    assert len(set(shades)) == made.height
+    if max_pixels is None:
+        assert shades == list(range(256))
+
+
+def test_an_image_that_shrinking_makes_too_thin_is_rejected() -> None:
+    thin = encoded(Image.new("RGB", (2000, 10)), "PNG")
+    assert load(thin) == thin
+    error = load_or_error(thin, 18_000)
+    assert isinstance(error, RowError)
+    assert error.fault is Fault.UNREADABLE_IMAGE
+
+
+def test_damage_that_pillow_has_no_error_for() -> None:
+    # the place of the pixels as a floating point number: a TypeError
+    tiff = encoded(GRADIENT, "TIFF")
+    error = load_or_error(tiff.replace(b"\x11\x01\x04\x00", b"\x11\x01\x0c\x00"), None)
+    assert isinstance(error, RowError)
+    assert error.fault is Fault.UNREADABLE_IMAGE
 
 
 def test_the_digest_is_of_the_source_and_not_of_the_encoding() -> None:

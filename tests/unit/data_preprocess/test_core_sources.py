@@ -68,6 +68,19 @@ def test_tables_of_text(tmp_path: Path, name: str, delimiter: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+def test_a_mark_before_the_text_is_passed_over(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / name)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert [fields for fields, _ in read_file(path)] == ROWS
+
+
+def test_another_image_root_is_another_source(tmp_path: Path) -> None:
+    file = SourceFile(write(tmp_path / "a.jsonl"))
+    one, other = (LocalSource(tmp_path, (file,), tmp_path / name).identity() for name in ("x", "y"))
+    assert one != other
+
+
 def test_files_are_read_in_turns(tmp_path: Path) -> None:
     files = [write(tmp_path / f"{name}.json", ROWS[:count]) for name, count in (("x", 3), ("y", 1), ("z", 2))]
     source = LocalSource(tmp_path, tuple(SourceFile(path) for path in files), tmp_path)

@@ -139,6 +139,32 @@ def test_unusable_mapping_files_are_errors(tmp_path: Path, text: str) -> None:
         generic.read_mapping(tmp_path / "mapping.yaml", [], [])
 
 
+def test_the_output_of_another_image_root_is_not_taken_for_this_one(folder: Path, tmp_path: Path, capsys) -> None:
+    (folder / "rows.jsonl").write_text(json.dumps(ROW))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "1.png").write_bytes(png(7))
+    constant = ["--constant", "problem_type=free-form"]
+    assert convert(folder / "rows.jsonl", tmp_path / "out", *OPTIONS, *constant) == 0
+    other = ["--image-root", str(tmp_path / "other")]
+    assert convert(folder / "rows.jsonl", tmp_path / "out", *OPTIONS, *constant, *other) == 1
+    assert "another run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "{folder}/out"], "is inside the source"),
+        (["--out", "{folder}/rows.jsonl/out"], "rows.jsonl/out"),
+        (["--image-root", "{folder}/none"], "no such folder"),
+        (["--seed", "99999999999999999999"], "--seed must fit 64 bits"),
+    ],
+)
+def test_settings_that_cannot_work(folder: Path, tmp_path: Path, capsys, options: list[str], message: str) -> None:
+    (folder / "rows.jsonl").write_text(json.dumps({"question": "1 + 1?", "answer": "2", "problem_type": "numerical"}))
+    assert convert(folder, tmp_path / "out", *(option.format(folder=folder) for option in options)) == 1
+    assert message in capsys.readouterr().err
+
+
 def test_unusable_sources_are_errors(tmp_path: Path) -> None:
     (tmp_path / "rows.xls").touch()
     with pytest.raises(SourceError, match=r"rows\.xls"):

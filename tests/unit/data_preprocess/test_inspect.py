@@ -100,3 +100,16 @@ def test_an_unreadable_file_is_an_error_with_a_message(tmp_path: Path, data: byt
         (tmp_path / "a.parquet").write_bytes(data)
     assert inspect.main([str(tmp_path / "a.parquet")]) == 1
     assert "a.parquet" in capsys.readouterr().err
+
+
+def test_an_image_without_bytes_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"data_source": "x", "images": [{"bytes": None, "path": "a.png"}]}]
+    assert inspect.main([str(write(tmp_path / "a.parquet", rows))]) == 1
+    assert "row 0: an image without bytes" in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"data_source": "x", "images": []}]
+    page = str(tmp_path / "none" / "a.html")
+    assert inspect.main([str(write(tmp_path / "a.parquet", rows)), "--html", page]) == 1
+    assert page in capsys.readouterr().err

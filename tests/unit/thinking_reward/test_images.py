@@ -3,6 +3,7 @@
 import base64
 import gc
 import io
+import struct
 
 import pytest
 from PIL import Image
@@ -141,3 +142,20 @@ def test_a_known_object_is_not_hashed_again_and_an_id_is_never_mistaken():
         known.put(other, b"x")
         known.put(picture(), b"y")
     assert len(known._known) <= 2
+
+
+def bomb():
+    header = bytearray(encoded("BMP")[:54])
+    header[18:26] = struct.pack("<ii", 60_000, 60_000)
+    return bytes(header)
+
+
+def damaged_tiff():
+    # the place of the pixels as a floating point number
+    return encoded("TIFF").replace(b"\x11\x01\x04\x00", b"\x11\x01\x0c\x00")
+
+
+@pytest.mark.parametrize("make", [bomb, damaged_tiff])
+def test_damaged_images_are_bad_images_whatever_pillow_raises(make):
+    with pytest.raises(BadImageError, match="cannot be encoded"):
+        data_url(digest_image(make()))
