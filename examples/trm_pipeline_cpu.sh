@@ -38,6 +38,10 @@ eval "$(python -m recipe.sophiavl.environment)"
 if [[ "${1:-}" == "--fresh" ]]; then rm -rf "$RUN_DIR"; shift; fi
 [[ $# -eq 0 ]] || { usage >&2; stop "unknown argument $1"; }
 mkdir -p "$RUN_DIR"
+settings="COLLECT_STEPS=$COLLECT_STEPS EPOCHS=$EPOCHS DATA_DIR=$DATA_DIR"
+[[ -f "$RUN_DIR/settings" ]] || echo "$settings" >"$RUN_DIR/settings"
+[[ "$(<"$RUN_DIR/settings")" == "$settings" ]] ||
+  stop "$RUN_DIR was made with $(<"$RUN_DIR/settings"): set these again, give another RUN_DIR, or start over with --fresh"
 
 server="" job=""
 cleanup() {
@@ -107,7 +111,7 @@ if [[ ! -f "$RUN_DIR/annotated.parquet" ]]; then
 fi
 
 # easy-VQA's rule gives few different scores: intervals that no reasoning falls into stay empty.
-stage balance "$RUN_DIR/trm/train.parquet" \
+stage balance "$RUN_DIR/trm/summary.json" \
   python -m recipe.sophiavl.thinking_reward.balance "$RUN_DIR/annotated.parquet" --out "$RUN_DIR/trm" \
   --floor 50 --cap 500 --test-fraction 0.25
 

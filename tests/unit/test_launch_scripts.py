@@ -67,6 +67,14 @@ def test_training_names_the_setting_whose_pattern_matches_nothing(tmp_path, scri
     assert f"{name}={absent} does not exist" in done.stderr
 
 
+def test_the_pipeline_keeps_no_stages_of_other_settings(tmp_path):
+    (tmp_path / "settings").write_text("COLLECT_STEPS=8 EPOCHS=20 DATA_DIR=data\n")
+    done = run("trm_pipeline_cpu.sh", VENV=sys.prefix, RUN_DIR=str(tmp_path), COLLECT_STEPS="4")
+    assert done.returncode == 1
+    assert f"{tmp_path} was made with COLLECT_STEPS=8" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["settings"]
+
+
 @pytest.mark.parametrize(("argument", "message"), [((), "which model?"), (("{empty}",), "holds no config.json")])
 def test_serving_stops_without_a_model(tmp_path, argument, message):
     done = run("serve_trm.sh", *(part.format(empty=tmp_path) for part in argument), VIRTUAL_ENV=sys.prefix)

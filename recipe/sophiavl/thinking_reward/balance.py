@@ -30,6 +30,7 @@ from recipe.sophiavl.thinking_reward.training_data.filters import (
     FilterLimits,
     chosen_rules,
 )
+from recipe.sophiavl.thinking_reward.training_data.pairs import replacing
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         rules = list(chosen_rules(given.enable, given.disable))
         # vars, not asdict: that breaks a Counter.
         summary = {"settings": asdict(settings), "rules": rules, "limits": asdict(limits), **vars(result)}
-        (given.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        # Last and whole: where it is, everything is.
+        with replacing(given.out / "summary.json") as temporary:
+            temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

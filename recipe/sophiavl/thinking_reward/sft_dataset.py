@@ -171,7 +171,7 @@ def check_columns(rows: datasets.Dataset, files: Sequence[str], target: str) -> 
     """Check that every row has what its conversation is made of.
 
     Raises:
-        ValueError: a column is missing, or a row has no value in it.
+        ValueError: a column is missing, a row has no value in it, or its score is not in [0, 1].
     """
     names = [*_COLUMNS, *(("reply",) if target == "reply" else ())]
     missing = [name for name in names if name not in rows.column_names]
@@ -186,3 +186,6 @@ def check_columns(rows: datasets.Dataset, files: Sequence[str], target: str) -> 
         if column.null_count and name != "images":
             row = next(i for i, valid in enumerate(column.is_valid().to_pylist()) if not valid)
             raise ValueError(f"{', '.join(files)}: row {row} has no {name}")
+    for row, score in enumerate(rows.data.column("score").to_pylist()):
+        if not isinstance(score, (int, float)) or not 0.0 <= score <= 1.0:
+            raise ValueError(f"{', '.join(files)}: row {row}: score {score!r} is not in [0, 1]")

@@ -75,7 +75,7 @@ def test_failures_are_told_by_kind():
     scores = scored("timeout", "unparsable", "no_mass", 0.5, "timeout", "http_503", 0.1, 0.2)
     found = figures.failures(scores)
     assert {name: statistic.value() for name, statistic in found.items()} == {
-        "parse_failures": 2 / 8,
+        "parse_failures": 2 / 5,  # of the replies; the others brought none
         "failure.http_503": 1 / 8,
         "failure.no_mass": 1 / 8,
         "failure.timeout": 2 / 8,
@@ -196,6 +196,19 @@ def test_reliability_is_the_mean_reference_by_interval_of_the_trm():
     assert (bins["reliability.8"].value(), bins["reliability.8"].n) == (pytest.approx(0.2), 2)
     assert bins["reliability.2"].value() == pytest.approx(0.9)
     assert (bins["reliability.0"].value(), bins["reliability.0"].undefined) == (None, "no rows")
+
+
+def test_a_perfect_trm_lies_on_the_diagonal_of_the_reliability_diagram():
+    tenths = np.arange(11) / 10
+    bins = figures.reliability(tenths, tenths)
+    means = figures.reliability_scores(tenths, tenths)
+    assert means == pytest.approx([bins[f"reliability.{k}"].value() for k in range(10)])
+    assert figures.reliability_scores(tenths[:1], np.array([NAN])) == [None] * 10
+
+
+def test_no_reply_at_all_has_no_rate_of_parse_failures():
+    found = figures.failures(scored("timeout", "connect"))["parse_failures"]
+    assert (found.value(), found.undefined) == (None, "no reply came")
 
 
 def test_the_roc_curve_ends_in_its_corners_and_has_the_auc_below_it():

@@ -114,3 +114,12 @@ def test_what_is_undefined_has_a_reason_and_no_value(statistic, reason):
     assert statistic.value() is None
     assert reason in statistic.undefined
     assert math.isnan(statistic(np.ones(statistic.n)))
+
+
+def test_means_that_differ_in_their_last_bits_are_ties():
+    noisy = np.array([0.1 + 0.2, 0.3, 0.7, 0.9])
+    clean = np.array([0.3, 0.3, 0.7, 0.9])
+    other, right, where = np.array([0.0, 1.0, 0.5, 0.2]), np.array([True, False, False, True]), np.ones(4, dtype=bool)
+    assert noisy[0] != noisy[1]
+    assert spearman_of(noisy, other, where).value() == spearman_of(clean, other, where).value()
+    assert auc_of(noisy, right, where).value() == auc_of(clean, right, where).value()

@@ -89,6 +89,12 @@ def test_rows_without_a_score_stop_with_their_number(tmp_path):
         dataset(tmp_path, [row(), row(score=None)])
 
 
+@pytest.mark.parametrize("score", [float("nan"), 1.2])
+def test_rows_whose_score_is_none_stop_before_training(tmp_path, score):
+    with pytest.raises(ValueError, match=rf"train\.parquet: row 1: score {score} is not in \[0, 1\]"):
+        dataset(tmp_path, [row(), row(score=score)])
+
+
 def test_missing_columns_stop_with_where_to_get_them(tmp_path):
     with pytest.raises(ValueError, match=r"lacks the column reply; .*data\.target=score"):
         dataset(tmp_path, [row()], target="reply")

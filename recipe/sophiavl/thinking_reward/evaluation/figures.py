@@ -19,11 +19,11 @@ from recipe.sophiavl.thinking_reward.evaluation.statistics import (
     spearman_of,
     undefined,
 )
+from recipe.sophiavl.thinking_reward.training_data.balance import INTERVALS, interval
 from recipe.sophiavl.trust_grpo import trust_weights
 
 WITHIN = 0.1
 CORRECT = 0.5
-INTERVALS = 10
 # Scores are decimal fractions, or means of some: what rounding takes from 0.7 must not move it below 0.7.
 _ROUNDING = 1e-9
 _NAMES = ("the TRM's scores", "the reference")
@@ -128,19 +128,21 @@ def _trust(data: EvaluationSet, thinking: Floats) -> tuple[Statistic, Statistic]
 
 
 def failures(scores: Sequence[Scored]) -> dict[str, Statistic]:
-    """Rate of replies without a readable score, and of each reason of a missing score that occurred."""
-    everywhere = np.ones(len(scores), dtype=bool)
+    """Share of the replies that hold no readable score, and of all rows those that each reason left without one."""
     kinds = sorted({score.error for score in scores if score.error is not None})
-
-    def rate(*errors: str) -> Statistic:
-        return mean_of(np.array([float(score.error in errors) for score in scores]), everywhere)
-
-    return {"parse_failures": rate(*UNREADABLE), **{f"failure.{kind}": rate(kind) for kind in kinds}}
+    unreadable = np.array([score.error in UNREADABLE for score in scores], dtype=bool)
+    replied = unreadable | np.array([score.error is None for score in scores], dtype=bool)
+    everywhere = np.ones(len(scores), dtype=bool)
+    shares = {
+        f"failure.{kind}": mean_of(np.array([float(score.error == kind) for score in scores]), everywhere)
+        for kind in kinds
+    }
+    return {"parse_failures": mean_of(unreadable.astype(float), replied, "no reply came"), **shares}
 
 
 def interval_of(scores: Floats) -> np.ndarray:
-    """Number of the interval [0, 0.1), [0.1, 0.2) … [0.9, 1.0] of each score, shape as given."""
-    return np.clip(np.floor(scores * INTERVALS + _ROUNDING), 0, INTERVALS - 1).astype(int)
+    """Number of the interval [0, 0.1), [0.1, 0.2) … [0.9, 1.0] of each score, shape as given; as `balance.interval`."""
+    return np.vectorize(interval, otypes=[int])(scores)
 
 
 def confusion(reference: Floats, trm: Floats) -> list[list[int]]:
@@ -153,9 +155,19 @@ def confusion(reference: Floats, trm: Floats) -> list[list[int]]:
 
 def reliability(reference: Floats, trm: Floats) -> dict[str, Statistic]:
     """Mean reference of the rows whose TRM score is in each interval, as ``reliability.0`` … ``reliability.9``."""
-    both = ~np.isnan(reference) & ~np.isnan(trm)
-    place = np.where(both, interval_of(np.where(both, trm, 0.0)), -1)
+    place = _places(reference, trm)
     return {f"reliability.{k}": mean_of(reference, place == k, "no rows") for k in range(INTERVALS)}
+
+
+def reliability_scores(reference: Floats, trm: Floats) -> list[float | None]:
+    """Mean TRM score of the rows of each interval, None without rows: no middle, for scores may all be tenths."""
+    place = _places(reference, trm)
+    return [mean_of(trm, place == k).value() for k in range(INTERVALS)]
+
+
+def _places(reference: Floats, trm: Floats) -> np.ndarray:
+    both = ~np.isnan(reference) & ~np.isnan(trm)
+    return np.where(both, interval_of(np.where(both, trm, 0.0)), -1)
 
 
 def roc_points(score: Floats, outcome: Floats) -> tuple[Floats, Floats] | None:

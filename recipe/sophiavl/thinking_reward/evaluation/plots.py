@@ -53,7 +53,7 @@ def confusion_map(counts: Sequence[Sequence[int]]) -> bytes | None:
 def reliability_diagram(
     reliability: Sequence[Mapping[str, Any]], other: Sequence[Mapping[str, Any]] | None
 ) -> bytes | None:
-    """Mean reference by the TRM's interval; None without rows."""
+    """Mean reference over the mean TRM score, by the TRM's interval; None without rows."""
     if not any(entry["n"] for entry in reliability):
         return None
     figure, axis = _square("TRM", "mean reference")
@@ -61,9 +61,9 @@ def reliability_diagram(
         filled = [entry for entry in entries or () if entry["value"] is not None]
         if not filled:
             continue
-        middle = [(entry["from"] + entry["to"]) / 2 for entry in filled]
-        axis.errorbar(middle, [entry["value"] for entry in filled], _errors(filled), fmt="o-", color=colour, label=name)
-        for place, entry in zip(middle, filled, strict=True):
+        places = [entry["mean_score"] for entry in filled]
+        axis.errorbar(places, [entry["value"] for entry in filled], _errors(filled), fmt="o-", color=colour, label=name)
+        for place, entry in zip(places, filled, strict=True):
             if entries is reliability:
                 axis.annotate(
                     str(entry["n"]), (place, entry["value"]), (4, -10), textcoords="offset points", fontsize=7

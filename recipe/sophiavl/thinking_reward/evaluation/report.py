@@ -15,7 +15,7 @@ from rich.table import Table
 from recipe.sophiavl.thinking_reward.evaluation import figures, sensitivity
 from recipe.sophiavl.thinking_reward.training_data.pairs import replacing
 
-FORMAT = "sophiavl-trm-evaluation/1"
+FORMAT = "sophiavl-trm-evaluation/2"
 
 Evaluation = Mapping[str, Any]
 

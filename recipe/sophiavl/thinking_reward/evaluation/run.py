@@ -103,10 +103,11 @@ def save(results: Results, folder: Path, other: Evaluation | None) -> None:
     write_pairs(folder / "scores.parquet", _score_rows(data, scores), SCORES_SCHEMA)
     if results.edited is not None:
         write_pairs(folder / "edits.parquet", _edit_rows(data, scores, results.edited), EDITS_SCHEMA)
-    save_evaluation(folder / "evaluation.json", results.evaluation)
     page = render_page(results.evaluation, other, data, values_of(scores), _worst(data, scores))
     with replacing(folder / "evaluation.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
+    # Last: where it is, everything is.
+    save_evaluation(folder / "evaluation.json", results.evaluation)
 
 
 def _requests(data: EvaluationSet) -> Iterator[Request]:
@@ -125,6 +126,7 @@ def _evaluation(
     trm = values_of(scores)
     shown = figures.statistics_of(data, scores)
     bins = figures.reliability(data.reference, trm)
+    mean_scores = figures.reliability_scores(data.reference, trm)
     drops = sensitivity.statistics_of(edited, scores) if edited is not None else {}
     everything = {**shown, **bins, **drops}
     spans = intervals(everything, data.question, options.resamples, options.seed)
@@ -138,7 +140,10 @@ def _evaluation(
         "notes": _notes(data, scores, done),
         "figures": {name: done[name] for name in shown},
         "confusion": {"edges": edges, "counts": figures.confusion(data.reference, trm)},
-        "reliability": [{"from": edges[k], "to": edges[k + 1], **done[name]} for k, name in enumerate(bins)],
+        "reliability": [
+            {"from": edges[k], "to": edges[k + 1], "mean_score": mean_scores[k], **done[name]}
+            for k, name in enumerate(bins)
+        ],
         "sensitivity": None
         if edited is None
         else {

@@ -16,6 +16,8 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Rows = npt.NDArray[np.intp]
 
+_DECIMALS = 9
+
 
 @dataclass(frozen=True)
 class Statistic:
@@ -73,7 +75,7 @@ def spearman_of(first: Floats, second: Floats, where: Bools, names: tuple[str, s
         names: what the two arrays are, for the reason why the figure is undefined.
     """
     rows = np.flatnonzero(where)
-    coded = [np.unique(values[rows], return_inverse=True)[1] for values in (first, second)]
+    coded = [_levels(values[rows])[1] for values in (first, second)]
 
     def compute(weights: Floats) -> float:
         centred = [_centred_ranks(code, weights) for code in coded]
@@ -91,7 +93,7 @@ def spearman_of(first: Floats, second: Floats, where: Bools, names: tuple[str, s
 def auc_of(score: Floats, positive: Bools, where: Bools) -> Statistic:
     """Area under the ROC curve: the chance that a positive row has the higher score, ties counting one half."""
     rows = np.flatnonzero(where)
-    levels, code = np.unique(score[rows], return_inverse=True)
+    levels, code = _levels(score[rows])
     is_positive = positive[rows]
 
     def compute(weights: Floats) -> float:
@@ -108,6 +110,12 @@ def auc_of(score: Floats, positive: Bools, where: Bools) -> Statistic:
     elif is_positive.all() or not is_positive.any():
         reason = f"all outcomes are {'correct' if is_positive.any() else 'wrong'}: nothing to tell apart"
     return Statistic(rows, compute, reason)
+
+
+def _levels(values: Floats) -> tuple[Floats, Rows]:
+    """The different values, ascending, and the number of each value's own; the last bits of a mean make no level."""
+    levels, code = np.unique(np.round(values, _DECIMALS), return_inverse=True)
+    return levels, code
 
 
 def _centred_ranks(code: Rows, weights: Floats) -> Floats:
