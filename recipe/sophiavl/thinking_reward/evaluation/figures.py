@@ -93,7 +93,11 @@ def correctness(data: EvaluationSet, trm: Floats) -> dict[str, Statistic]:
 
 
 def trust(data: EvaluationSet, trm: Floats) -> dict[str, Statistic]:
-    """Mean gamma and the share of distrusted groups, over groups with a score on both sides."""
+    """Mean gamma and the share of distrusted groups, over groups with a score on both sides.
+
+    Not quite training's: `collect` leaves out repeated responses, and those without the required format, which training
+    counts as wrong with thinking 0.
+    """
     names = ("gamma", "distrusted", "gamma_reference", "distrusted_reference")
     lacking = [name for name in ("outcome", "group") if name not in data.columns]
     if lacking:
