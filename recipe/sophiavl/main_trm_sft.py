@@ -28,6 +28,13 @@ def check(config: DictConfig) -> None:
         raise SettingsError(str(error).replace("thinking_reward.prompt_path", "data.prompt_path")) from error
     if config.data.target not in ("score", "reply"):
         raise SettingsError(f"data.target={config.data.target!r}: must be score or reply")
+    if not isinstance(config.trm.freeze_vision, bool):
+        raise SettingsError(f"trm.freeze_vision={config.trm.freeze_vision!r}: must be true or false")
+    if config.trm.freeze_vision and config.engine.strategy != "fsdp2":
+        raise SettingsError(
+            f"trm.freeze_vision=true with engine.strategy={config.engine.strategy!r}: parameters are frozen one by one "
+            "under fsdp2 only. Set engine.strategy=fsdp2, or trm.freeze_vision=false"
+        )
     on_cpu = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
     if on_cpu and config.trainer.device != "cpu" and not config.trm.dry_run:
         raise SettingsError(
@@ -46,15 +53,15 @@ def main(config: DictConfig) -> None:
             print("The configuration is valid.")
             return
         expand_patterns(config.data)
+
+        from verl.utils.device import auto_set_device
+
+        from recipe.sophiavl.sft_trainer import run_sft
+
+        auto_set_device(config)
+        run_sft(config)
     except SettingsError as error:
         raise SystemExit(f"\nerror: {error}") from error
-
-    from verl.utils.device import auto_set_device
-
-    from recipe.sophiavl.sft_trainer import run_sft
-
-    auto_set_device(config)
-    run_sft(config)
 
 
 if __name__ == "__main__":

@@ -79,17 +79,35 @@ def train(folder: Path, *overrides: str) -> None:
     assert done.returncode == 0, done.stdout[-5000:]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of 4 steps, stopped at the end of an epoch, and continued to 8."""
-    folder = tmp_path_factory.mktemp("trm_sft")
+def write_shards(folder: Path) -> None:
+    """The scored rows in two files."""
     table = pa.Table.from_pylist(scored_rows(), schema=THINKING_SCHEMA)
     half = len(table) // 2
     for shard, part in enumerate((table[:half], table[half:])):
         pq.write_table(part, folder / f"train-{shard:05}.parquet")
-    train(folder, "trainer.total_epochs=2", "trainer.total_training_steps=4")
-    train(folder, "trainer.total_epochs=2", "trainer.total_training_steps=8")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 4 steps, stopped at the end of an epoch, and continued to 8."""
+    folder = tmp_path_factory.mktemp("trm_sft")
+    write_shards(folder)
+    for steps in (4, 8):
+        train(folder, "trm.freeze_vision=false", "trainer.total_epochs=2", f"trainer.total_training_steps={steps}")
     return folder / "out"
+
+
+def changed_parameters(out: Path) -> set[str]:
+    """Names of the parameters that the newest checkpoint has other than the model which the training began with."""
+    newest = (out / "checkpoints/latest_checkpointed_iteration.txt").read_text().strip()
+    folder = out / f"checkpoints/global_step_{newest}/huggingface"
+    assert AutoProcessor.from_pretrained(folder).image_processor.patch_size == 14
+    model, start = (Qwen2_5_VLForConditionalGeneration.from_pretrained(path).float() for path in (folder, MODEL))
+    return {
+        name
+        for (name, after), before in zip(model.state_dict().items(), start.state_dict().values(), strict=True)
+        if not torch.equal(after, before)
+    }
 
 
 def test_the_second_run_goes_on_where_the_first_stopped(trained: Path) -> None:
@@ -105,14 +123,15 @@ def test_the_loss_falls_over_both_runs(trained: Path) -> None:
 
 
 def test_the_checkpoint_is_a_model_that_can_be_served(trained: Path) -> None:
-    newest = (trained / "checkpoints/latest_checkpointed_iteration.txt").read_text().strip()
-    folder = trained / f"checkpoints/global_step_{newest}/huggingface"
-    assert AutoProcessor.from_pretrained(folder).image_processor.patch_size == 14
-    model, start = (Qwen2_5_VLForConditionalGeneration.from_pretrained(path).float() for path in (folder, MODEL))
-    changed = {
-        name
-        for (name, after), before in zip(model.state_dict().items(), start.state_dict().values(), strict=True)
-        if not torch.equal(after, before)
-    }
+    changed = changed_parameters(trained)
     assert any("visual" in name for name in changed)
+    assert any("language_model" in name for name in changed)
+
+
+def test_a_frozen_vision_encoder_stays_as_it_is_over_a_resume(tmp_path: Path) -> None:
+    write_shards(tmp_path)
+    for steps in (2, 4):
+        train(tmp_path, "trm.freeze_vision=true", "trainer.total_epochs=1", f"trainer.total_training_steps={steps}")
+    changed = changed_parameters(tmp_path / "out")
+    assert not any("visual" in name for name in changed)
     assert any("language_model" in name for name in changed)

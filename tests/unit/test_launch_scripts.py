@@ -43,12 +43,21 @@ def test_trm_training_composes_without_a_gpu():
     assert done.returncode == 0
     assert "Qwen/Qwen2.5-VL-3B-Instruct" in done.stdout
     assert "total_epochs: 2" in done.stdout
+    assert "freeze_vision: false" in done.stdout
 
 
-def test_trm_training_names_a_wrong_setting():
-    done = run("train_trm.sh", "--dry-run", "data.target=words", VIRTUAL_ENV=sys.prefix)
-    assert done.returncode != 0
-    assert "data.target='words': must be score or reply" in done.stderr
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.target=words"], "data.target='words': must be score or reply"),
+        (["trm.freeze_vision=some"], "trm.freeze_vision='some': must be true or false"),
+        (["trm.freeze_vision=true", "engine.strategy=fsdp"], "Set engine.strategy=fsdp2, or trm.freeze_vision=false"),
+    ],
+)
+def test_trm_training_names_a_wrong_setting(overrides, message):
+    done = run("train_trm.sh", "--dry-run", *overrides, VIRTUAL_ENV=sys.prefix)
+    assert done.returncode == 1
+    assert message in done.stderr
 
 
 def test_trm_training_stops_without_data(tmp_path):
