@@ -8,14 +8,15 @@ usage() {
 Usage: bash examples/trm_pipeline_cpu.sh [--fresh]
 
 A GRPO run leaves its rollouts, a judge by rule behind a real HTTP endpoint scores them, what is left after filtering
-and balancing trains a tiny Qwen2.5-VL, and both the untrained and the trained model are served and evaluated on
-held-out questions. Run again to continue: finished stages are kept; --fresh starts over.
+and balancing trains a tiny Qwen2.5-VL (examples/quickstart/models/trm_base), and both the untrained and the trained
+model are served and evaluated on held-out questions. Run again to continue: finished stages are kept; --fresh starts
+over.
 
 Environment:
   RUN_DIR        folder of everything that is made    (default: outputs/trm_pipeline)
   DATA_DIR       RL parquet files, as the quickstart  (default: outputs/easy_vqa)
   COLLECT_STEPS  GRPO steps to collect rollouts from  (default: 4)
-  EPOCHS         epochs of the SFT                    (default: 20)
+  EPOCHS         epochs of the SFT                    (default: 8)
   VENV           folder of the virtual environment    (default: .venv in the repository)
 HELP
 }
@@ -25,9 +26,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export VENV="${VENV:-$PWD/.venv}"          # folder of the virtual environment
 RUN_DIR="${RUN_DIR:-outputs/trm_pipeline}" # folder of everything that is made
 COLLECT_STEPS="${COLLECT_STEPS:-4}"        # GRPO steps to collect rollouts from
-EPOCHS="${EPOCHS:-20}"                     # epochs of the SFT
+EPOCHS="${EPOCHS:-8}"                      # epochs of the SFT
 DATA_DIR="${DATA_DIR:-outputs/easy_vqa}"   # RL parquet files, shared with the quickstart
 POLICY=examples/quickstart/models/policy
+TRM_BASE=examples/quickstart/models/trm_base # stands in for the pretrained model that a TRM is trained from
 PROMPT=examples/quickstart/trm_prompt.yaml
 
 bash examples/setup_cpu.sh
@@ -115,7 +117,7 @@ stage balance "$RUN_DIR/trm/summary.json" \
   python -m recipe.sophiavl.thinking_reward.balance "$RUN_DIR/annotated.parquet" --out "$RUN_DIR/trm" \
   --floor 50 --cap 500 --test-fraction 0.25
 
-TRAIN_FILES="$RUN_DIR/trm/train.parquet" MODEL="$POLICY" PROMPT="$PROMPT" GPUS=1 NAME=trm_tiny OUT="$RUN_DIR/sft" \
+TRAIN_FILES="$RUN_DIR/trm/train.parquet" MODEL="$TRM_BASE" PROMPT="$PROMPT" GPUS=1 NAME=trm_tiny OUT="$RUN_DIR/sft" \
   stage train "$RUN_DIR/sft/checkpoints/latest_checkpointed_iteration.txt" \
   bash examples/train_trm.sh trm_platform=cpu trm_preset=quickstart trainer.total_epochs="$EPOCHS"
 
@@ -123,7 +125,7 @@ for name in untrained trained; do
   [[ ! -f "$RUN_DIR/$name/evaluation.json" ]] || { echo "== evaluate-$name: kept"; continue; }
   if [[ "$name" == untrained ]]; then
     # Without training the model writes no score by itself: the server holds it to one.
-    serve "$name" "$POLICY"
+    serve "$name" "$TRM_BASE"
     how=(--structured-output on --no-edits)
   else
     serve "$name" "$RUN_DIR/sft/checkpoints"

@@ -1,6 +1,9 @@
-"""Makes the quickstart's two tiny models: a cold-started policy and a thinking reward model (TRM).
+"""Makes three tiny models: a cold-started policy, a thinking reward model (TRM), and one to train a TRM from.
 
-``python examples/quickstart/make_models.py`` takes about 15 minutes on two cores, so the weights are kept in the
+``policy`` and ``trm`` are the quickstart's. ``trm_base`` stands in for the pretrained model that a TRM is trained from
+(Qwen2.5-VL-3B in the paper): the policy, which has also learned to say whether two words are the same.
+
+``python examples/quickstart/make_models.py`` takes about 25 minutes on two cores, so the weights are kept in the
 repository under ``models/``, with the figures that this script printed when it made them (``CARD.md``): measured on
 held-out images with the saved bfloat16 weights.
 """
@@ -17,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from tiny_qwen import model_config, save_processor, train_tokenizer
-from traces import judge, judged_trace, policy_trace, verdict
+from traces import compared_words, judge, judged_trace, policy_trace, right_comparisons, verdict
 from training import Encoder, Example, Pixels, generate, train_eyes, train_language
 from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
@@ -34,6 +37,7 @@ from recipe.sophiavl.thinking_reward.prompt import (
 from reward_score import extract_thinking, score_outcome
 
 HERE = Path(__file__).parent
+STAGES = ("policy", "trm_base", "trm")
 TYPES = ("numerical", "multiple choice", "free-form")
 # Rates of wrong traces in the policy's cold start: what RL can unlearn.
 WRONG_THINKING = 0.25
@@ -74,6 +78,16 @@ class Maker:
         image = self.images[place]
         thinking, score = judged_trace(image, question, self.rng)
         return Example(self.trm_prompt(question, thinking), verdict(image, thinking, score), place)
+
+    def comparison(self) -> Example:
+        """A text that compares words, after an image and a question that have nothing to do with it."""
+        place, question = self.question()
+        content = [{"type": "image"}, {"type": "text", "text": f"Compare words.\n{question.text}"}]
+        return Example(self._render([{"role": "user", "content": content}]), compared_words(self.rng), place)
+
+    def trm_base(self) -> Example:
+        """A word comparison or, as often, a policy's trace, which is not to be forgotten."""
+        return self.comparison() if self.rng.random() < 0.5 else self.policy()
 
     def policy_prompt(self, question: Question) -> str:
         content = [{"type": "image"}, {"type": "text", "text": "\n".join([question.text, *question.options])}]
@@ -134,6 +148,20 @@ def evaluate_policy(
     return figures
 
 
+def evaluate_trm_base(
+    model: Qwen2_5_VLForConditionalGeneration, encoder: Encoder, pixels: Pixels, maker: Maker, count: int
+) -> dict[str, float]:
+    """Share of the word comparisons that it writes that are right, then what is left of the policy."""
+    examples = [maker.comparison() for _ in range(count)]
+    replies = generate(model, encoder, pixels, examples, temperature=1.0, max_new_tokens=MAX_REPLY_TOKENS)
+    right = [comparison for reply in replies for comparison in right_comparisons(reply)]
+    return {
+        "sampled at T=1: comparisons in a reply": len(right) / count,
+        "sampled at T=1: of them right": float(np.mean(right)),
+        **evaluate_policy(model, encoder, pixels, maker, count),
+    }
+
+
 def evaluate_trm(
     model: Qwen2_5_VLForConditionalGeneration, encoder: Encoder, pixels: Pixels, maker: Maker, count: int
 ) -> dict[str, float]:
@@ -173,10 +201,10 @@ def report(title: str, figures: dict[str, float]) -> str:
 
 
 class Workshop:
-    """Data, tokenizer and images that both stages share.
+    """Data, tokenizer and images that all stages share.
 
     Args:
-        out: folder for ``policy/`` and ``trm/``.
+        out: folder for ``policy/``, ``trm_base/`` and ``trm/``.
         seed: of the examples and of the weights.
         tokenizer: the policy's, or None to train one.
     """
@@ -209,6 +237,13 @@ class Workshop:
         figures = evaluate_trm(model, self.encoder, self.test_pixels, self.test, TEST_QUESTIONS)
         return report("Thinking reward model", figures)
 
+    def make_trm_base(self, steps: int) -> str:
+        """Train and save, from the policy's weights, the model to train a TRM from; returns its part of the card."""
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(self.out / "policy", dtype=torch.float32)
+        self._train(model, self.maker.trm_base, steps, "trm_base")
+        figures = evaluate_trm_base(model, self.encoder, self.test_pixels, self.test, TEST_QUESTIONS)
+        return report("Model to train a TRM from", figures)
+
     def _train(
         self, model: Qwen2_5_VLForConditionalGeneration, draw: Callable[[], Example], steps: int, name: str
     ) -> None:
@@ -223,23 +258,28 @@ class Workshop:
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=HERE / "models", help="folder for policy/ and trm/")
-    parser.add_argument("--stage", choices=("all", "policy", "trm"), default="all", help="trm starts from out/policy")
+    parser.add_argument("--out", type=Path, default=HERE / "models", help="folder for policy/, trm_base/ and trm/")
+    parser.add_argument(
+        "--stage", choices=("all", *STAGES), default="all", help="trm_base and trm start from out/policy"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--eye-steps", type=int, default=1200, help="steps of the vision tower's training")
     parser.add_argument("--policy-steps", type=int, default=1200, help="SFT steps of the policy")
+    parser.add_argument("--trm-base-steps", type=int, default=1200, help="SFT steps of the model to train a TRM from")
     parser.add_argument("--trm-steps", type=int, default=1200, help="SFT steps of the TRM")
     options = parser.parse_args(arguments)
     # Once the loss is near 0, gradients of denormal size would slow every step down.
     torch.set_flush_denormal(True)
     made = options.out / "policy"
-    kept = AutoTokenizer.from_pretrained(made) if options.stage == "trm" else None
+    kept = AutoTokenizer.from_pretrained(made) if options.stage.startswith("trm") else None
     workshop = Workshop(options.out, options.seed, kept)
-    for stage in ("policy", "trm") if options.stage == "all" else (options.stage,):
+    for stage in STAGES if options.stage == "all" else (options.stage,):
         torch.manual_seed(options.seed)
         started = time.monotonic()
         if stage == "policy":
             card = workshop.make_policy(options.eye_steps, options.policy_steps)
+        elif stage == "trm_base":
+            card = workshop.make_trm_base(options.trm_base_steps)
         else:
             card = workshop.make_trm(options.trm_steps)
         card += f"\nMade in {(time.monotonic() - started) / 60:.0f} minutes.\n"

@@ -14,6 +14,8 @@ from data_preprocess.easy_vqa import COLORS, SHAPES, Question, ShapeImage
 
 _DESCRIPTION = re.compile(rf"The image shows a ({'|'.join(COLORS)}) ({'|'.join(SHAPES)})\.")
 _CONCLUSION = re.compile(r"So it is (\w+)\.")
+_LABELS = ("", "word ", "color ", "shape ", "text ", "image ")
+_COMPARISON = re.compile(r"(\w+) (\w+) (yes|no)\b")
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,26 @@ def critique(image: ShapeImage, thinking: str, score: float) -> str:
         for name, true, said in zip(("color", "shape"), (image.color, image.shape), seen[0], strict=True)
     ]
     return f"The image shows a {image.color} {image.shape}. {', '.join(checks)}. Score: {score:.1f}"
+
+
+def compared_words(rng: random.Random) -> str:
+    """Random pairs of words, each followed by whether they are the same: "red red yes, shape circle triangle no ...".
+
+    What every pretrained language model can tell and a tiny one learns late, suddenly or never. The words stand
+    nowhere else, or it would learn to read there instead of comparing.
+    """
+    parts = []
+    for _ in range(6):
+        words = COLORS if rng.random() < 0.6 else SHAPES
+        first = rng.choice(words)
+        second = first if rng.random() < 0.5 else other(words, first, rng)
+        parts.append(f"{rng.choice(_LABELS)}{first} {second} {'yes' if first == second else 'no'}")
+    return ", ".join(parts) + "."
+
+
+def right_comparisons(reply: str) -> list[bool]:
+    """Of each comparison in a reply of the form of `compared_words`, whether it is right."""
+    return [(first == second) == (said == "yes") for first, second, said in _COMPARISON.findall(reply)]
 
 
 def judged_trace(image: ShapeImage, question: Question, rng: random.Random) -> tuple[str, float]:

@@ -47,6 +47,26 @@ def test_policy_follows_the_format_and_answers_some_but_not_all_right(
     assert figures["sampled at T=1: right description, wrong answer"] > 0.03
 
 
+def test_trm_base_compares_words_and_can_still_say_what_the_image_shows(
+    make_models: ModuleType, workshop: object
+) -> None:
+    figures = make_models.evaluate_trm_base(
+        load(make_models, "trm_base"), workshop.encoder, workshop.test_pixels, workshop.test, COUNT
+    )
+    assert figures["sampled at T=1: comparisons in a reply"] > 4
+    assert figures["sampled at T=1: of them right"] > 0.95
+    assert figures["greedy: thinking score by rule"] > 0.85
+
+
+def test_compared_words_are_as_often_the_same_as_not(make_models: ModuleType, workshop: object) -> None:
+    from traces import compared_words, right_comparisons  # importable once make_models is
+
+    reply = ", ".join(compared_words(workshop.test.rng) for _ in range(100))
+    assert right_comparisons(reply) == [True] * 600
+    assert 240 < reply.count(" yes") < 360
+    assert right_comparisons("color red red no, red blue yes, shape circle circle yes") == [False, False, True]
+
+
 def test_trm_tells_right_descriptions_from_wrong_ones_by_the_image(make_models: ModuleType, workshop: object) -> None:
     figures = make_models.evaluate_trm(
         load(make_models, "trm"), workshop.encoder, workshop.test_pixels, workshop.test, COUNT
