@@ -16,7 +16,7 @@ from tests.support.training import TrainingRun, batches
 pytestmark = pytest.mark.e2e
 
 STEPS = 4
-GROUP_SIZE = 4
+GROUP_SIZE = 8  # with 4, a run in which no group happened to be distrusted came up
 PROMPTS = 8
 CORRELATION = "training/rollout_actor_probs_pearson_corr"
 
@@ -29,8 +29,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], l
         f"data.train_files={data_files['train']}",
         f"data.val_files={data_files['val']}",
         *batches(PROMPTS, GROUP_SIZE),
-        # large steps, so that stale rollout weights would show
-        "actor_rollout_ref.actor.optim.lr=2e-3",
+        # large steps, so that stale rollout weights would show; 2e-3 wrecked the policy, which then wrote no format
+        "actor_rollout_ref.actor.optim.lr=1e-3",
         f"thinking_reward.urls=[{lying_trm.url}]",
         f"trainer.total_training_steps={STEPS}",
         "trainer.save_freq=2",
