@@ -230,19 +230,15 @@ class Workshop:
         self._train(model, self.maker.policy, steps, "policy")
         return report("Policy", evaluate_policy(model, self.encoder, self.test_pixels, self.test, TEST_QUESTIONS))
 
-    def make_trm(self, steps: int) -> str:
-        """Train and save the TRM, from the policy's weights; returns its part of the model card."""
+    def make_from_policy(self, name: str, steps: int) -> str:
+        """Train "trm_base" or "trm" from the policy's weights and save it; returns its part of the model card."""
+        title, draw, evaluate = {
+            "trm_base": ("Model to train a TRM from", self.maker.trm_base, evaluate_trm_base),
+            "trm": ("Thinking reward model", self.maker.trm, evaluate_trm),
+        }[name]
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(self.out / "policy", dtype=torch.float32)
-        self._train(model, self.maker.trm, steps, "trm")
-        figures = evaluate_trm(model, self.encoder, self.test_pixels, self.test, TEST_QUESTIONS)
-        return report("Thinking reward model", figures)
-
-    def make_trm_base(self, steps: int) -> str:
-        """Train and save, from the policy's weights, the model to train a TRM from; returns its part of the card."""
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(self.out / "policy", dtype=torch.float32)
-        self._train(model, self.maker.trm_base, steps, "trm_base")
-        figures = evaluate_trm_base(model, self.encoder, self.test_pixels, self.test, TEST_QUESTIONS)
-        return report("Model to train a TRM from", figures)
+        self._train(model, draw, steps, name)
+        return report(title, evaluate(model, self.encoder, self.test_pixels, self.test, TEST_QUESTIONS))
 
     def _train(
         self, model: Qwen2_5_VLForConditionalGeneration, draw: Callable[[], Example], steps: int, name: str
@@ -278,10 +274,9 @@ def main(arguments: list[str] | None = None) -> int:
         started = time.monotonic()
         if stage == "policy":
             card = workshop.make_policy(options.eye_steps, options.policy_steps)
-        elif stage == "trm_base":
-            card = workshop.make_trm_base(options.trm_base_steps)
         else:
-            card = workshop.make_trm(options.trm_steps)
+            steps = options.trm_base_steps if stage == "trm_base" else options.trm_steps
+            card = workshop.make_from_policy(stage, steps)
         card += f"\nMade in {(time.monotonic() - started) / 60:.0f} minutes.\n"
         (options.out / stage / "CARD.md").write_text(card)
         print(card, flush=True)

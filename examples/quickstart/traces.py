@@ -130,7 +130,7 @@ def critique(image: ShapeImage, thinking: str, score: float) -> str:
 def compared_words(rng: random.Random) -> str:
     """Random pairs of words, each followed by whether they are the same: "red red yes, shape circle triangle no ...".
 
-    What every pretrained language model can tell and a tiny one learns late, suddenly or never. The words stand
+    What every pretrained language model can tell and a tiny one learns late, suddenly or never. The pairs stand
     nowhere else, or it would learn to read there instead of comparing.
     """
     parts = []

@@ -35,12 +35,16 @@ def load(make_models: ModuleType, name: str) -> object:
     return make_models.Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype="float32").eval()
 
 
+def evaluate(make_models: ModuleType, workshop: object, name: str) -> dict[str, float]:
+    """The figures of a kept model, on COUNT questions."""
+    measure = getattr(make_models, f"evaluate_{name}")
+    return measure(load(make_models, name), workshop.encoder, workshop.test_pixels, workshop.test, COUNT)
+
+
 def test_policy_follows_the_format_and_answers_some_but_not_all_right(
     make_models: ModuleType, workshop: object
 ) -> None:
-    figures = make_models.evaluate_policy(
-        load(make_models, "policy"), workshop.encoder, workshop.test_pixels, workshop.test, COUNT
-    )
+    figures = evaluate(make_models, workshop, "policy")
     assert figures["sampled at T=1: format followed"] > 0.95
     assert 0.3 < figures["sampled at T=1: outcome reward"] < 0.75
     assert figures["sampled at T=1: wrong description, right answer"] > 0.03
@@ -50,12 +54,21 @@ def test_policy_follows_the_format_and_answers_some_but_not_all_right(
 def test_trm_base_compares_words_and_can_still_say_what_the_image_shows(
     make_models: ModuleType, workshop: object
 ) -> None:
-    figures = make_models.evaluate_trm_base(
-        load(make_models, "trm_base"), workshop.encoder, workshop.test_pixels, workshop.test, COUNT
-    )
+    figures = evaluate(make_models, workshop, "trm_base")
     assert figures["sampled at T=1: comparisons in a reply"] > 4
     assert figures["sampled at T=1: of them right"] > 0.95
     assert figures["greedy: thinking score by rule"] > 0.85
+
+
+def test_trm_base_compares_words_that_differ_as_often_as_the_same(make_models: ModuleType, workshop: object) -> None:
+    """To be right it would be enough to write "red red yes" again and again."""
+    examples = [workshop.test.comparison() for _ in range(COUNT)]
+    model = load(make_models, "trm_base")
+    replies = make_models.generate(
+        model, workshop.encoder, workshop.test_pixels, examples, temperature=1.0, max_new_tokens=48
+    )
+    text = " ".join(replies)
+    assert 0.4 < text.count(" yes") / (text.count(" yes") + text.count(" no")) < 0.6
 
 
 def test_compared_words_are_as_often_the_same_as_not(make_models: ModuleType, workshop: object) -> None:
@@ -68,9 +81,7 @@ def test_compared_words_are_as_often_the_same_as_not(make_models: ModuleType, wo
 
 
 def test_trm_tells_right_descriptions_from_wrong_ones_by_the_image(make_models: ModuleType, workshop: object) -> None:
-    figures = make_models.evaluate_trm(
-        load(make_models, "trm"), workshop.encoder, workshop.test_pixels, workshop.test, COUNT
-    )
+    figures = evaluate(make_models, workshop, "trm")
     assert figures["replies that are a score"] > 0.95
     assert figures["rank correlation (dense ranks)"] > 0.6
     drop = figures["mean score of right descriptions"] - figures["the same texts with another image"]
