@@ -21,8 +21,8 @@ from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.table import Table
 
-from recipe.sophiavl.thinking_reward.client import ThinkingRewardClient, ThinkingScore
-from recipe.sophiavl.thinking_reward.config import ClientConfig
+from recipe.sophiavl.trm.client import ThinkingRewardClient, ThinkingScore
+from recipe.sophiavl.trm.client_settings import ClientConfig
 from tests.support.stand_in import stand_in_process
 
 IMAGE_SIDE = 512

@@ -25,9 +25,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.bench_client import make_image
-from recipe.sophiavl.thinking_reward.client import ThinkingRewardClient
-from recipe.sophiavl.thinking_reward.config import ClientConfig
-from recipe.sophiavl.thinking_reward.prompt import DEFAULT_PROMPT
+from recipe.sophiavl.trm.client import ThinkingRewardClient
+from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.prompt import DEFAULT_PROMPT
 from tests.support.fault_proxy import FaultProxy
 from tests.support.stand_in import serve
 from tests.support.tiny_vl import build_tiny_vl

@@ -36,7 +36,7 @@ bash examples/setup_cpu.sh
 source "$VENV/bin/activate"
 source examples/common.sh
 export HF_HUB_OFFLINE=1
-eval "$(python -m recipe.sophiavl.environment)"
+eval "$(python -m recipe.sophiavl.verl_support.environment)"
 
 if [[ "${1:-}" == "--fresh" ]]; then rm -rf "$RUN_DIR"; shift; fi
 mkdir -p "$RUN_DIR"

@@ -42,7 +42,7 @@ if [[ -f "$model/latest_checkpointed_iteration.txt" ]]; then
 fi
 [[ ! -d "$model" || -f "$model/config.json" ]] || stop "$model holds no config.json: give the folder named huggingface"
 command -v vllm >/dev/null || stop "vllm is not installed here: see README.md"
-eval "$(python -m recipe.sophiavl.environment)"
+eval "$(python -m recipe.sophiavl.verl_support.environment)"
 
 server=""
 trap '[[ -z "$server" ]] || stop_group "$server"' EXIT
@@ -55,7 +55,7 @@ check_host="$HOST"
 wait_for_server "http://$check_host:$PORT/health" "$server" "" "$WAIT"
 if [[ "$PREFLIGHT" != off ]]; then
   # shellcheck disable=SC2086  (several flags)
-  python -m recipe.sophiavl.thinking_reward.preflight --url "http://$check_host:$PORT/v1" --model "$TRM_MODEL" \
+  python -m recipe.sophiavl.trm.preflight --url "http://$check_host:$PORT/v1" --model "$TRM_MODEL" \
     ${PROMPT:+--prompt-path "$PROMPT"} $PREFLIGHT ||
     echo "The server runs, but a run that asks it would stop at this check." >&2
 fi

@@ -18,7 +18,7 @@ Environment:
   NAME         experiment name                        (default: trm_qwen2_5_vl_3b)
   OUT          folder for checkpoints and metrics     (default: outputs/NAME)
 
-The files are made by recipe.sophiavl.thinking_reward.balance from your own rollouts, or by
+The files are made by recipe.sophiavl.trm_training.balance from your own rollouts, or by
 data_preprocess.sophiavl_thinking_156k from the published set. The model to serve is
 OUT/checkpoints/global_step_N/huggingface (examples/serve_trm.sh). Run again to continue from the last checkpoint.
 
@@ -45,7 +45,7 @@ OUT="${OUT:-outputs/$NAME}"                          # checkpoints and metrics
 [[ -d .venv && -z "${VIRTUAL_ENV:-}" ]] && source .venv/bin/activate
 source examples/common.sh
 python -c "import verl" 2>/dev/null || stop "verl is not installed here: see README.md"
-eval "$(python -m recipe.sophiavl.environment)"
+eval "$(python -m recipe.sophiavl.verl_support.environment)"
 
 overrides=(
   data.train_files="$TRAIN_FILES" data.val_files="$VAL_FILES" data.prompt_path="$PROMPT" model.path="$MODEL"
@@ -54,11 +54,11 @@ overrides=(
 )
 [[ "$VAL_FILES" == null ]] || overrides+=(trainer.test_freq=after_each_epoch)
 if [[ "$dry_run" == true ]]; then
-  exec python -m recipe.sophiavl.main_trm_sft "${overrides[@]}" "$@"
+  exec python -m recipe.sophiavl.trm_training.train "${overrides[@]}" "$@"
 fi
-need_files TRAIN_FILES "$TRAIN_FILES" "python -m recipe.sophiavl.thinking_reward.balance --help"
+need_files TRAIN_FILES "$TRAIN_FILES" "python -m recipe.sophiavl.trm_training.balance --help"
 [[ "$VAL_FILES" == null ]] || need_files VAL_FILES "$VAL_FILES" "leave it out for no validation loss"
 mkdir -p "$OUT"
 export VERL_FILE_LOGGER_PATH="${VERL_FILE_LOGGER_PATH:-$OUT/metrics-$(date +%Y%m%d-%H%M%S).jsonl}"
 # shellcheck disable=SC2086  (several arguments)
-exec torchrun $TORCHRUN_ARGS --nnodes "$NODES" --nproc_per_node "$GPUS" -m recipe.sophiavl.main_trm_sft "${overrides[@]}" "$@"
+exec torchrun $TORCHRUN_ARGS --nnodes "$NODES" --nproc_per_node "$GPUS" -m recipe.sophiavl.trm_training.train "${overrides[@]}" "$@"

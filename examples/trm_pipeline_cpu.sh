@@ -36,7 +36,7 @@ bash examples/setup_cpu.sh
 source "$VENV/bin/activate"
 source examples/common.sh
 export HF_HUB_OFFLINE=1
-eval "$(python -m recipe.sophiavl.environment)"
+eval "$(python -m recipe.sophiavl.verl_support.environment)"
 if [[ "${1:-}" == "--fresh" ]]; then rm -rf "$RUN_DIR"; shift; fi
 [[ $# -eq 0 ]] || { usage >&2; stop "unknown argument $1"; }
 mkdir -p "$RUN_DIR"
@@ -98,7 +98,7 @@ export -f rollouts
 export DATA_DIR POLICY COLLECT_STEPS RUN_DIR
 stage grpo "$RUN_DIR/rollouts/$COLLECT_STEPS.jsonl" bash -euc rollouts
 stage collect "$RUN_DIR/pairs.parquet" \
-  python -m recipe.sophiavl.thinking_reward.collect "$RUN_DIR" --data "$DATA_DIR/train.parquet" \
+  python -m recipe.sophiavl.trm_training.collect "$RUN_DIR" --data "$DATA_DIR/train.parquet" \
   --out "$RUN_DIR/pairs.parquet"
 
 if [[ ! -f "$RUN_DIR/annotated.parquet" ]]; then
@@ -107,14 +107,14 @@ if [[ ! -f "$RUN_DIR/annotated.parquet" ]]; then
   server=$!
   wait_for_server "http://127.0.0.1:$port/health" "$server" "$RUN_DIR/judge.log" 60
   stage annotate "$RUN_DIR/annotated.parquet" \
-    python -m recipe.sophiavl.thinking_reward.annotate "$RUN_DIR/pairs.parquet" --out "$RUN_DIR/annotated.parquet" \
+    python -m recipe.sophiavl.trm_training.annotate "$RUN_DIR/pairs.parquet" --out "$RUN_DIR/annotated.parquet" \
     --url "http://127.0.0.1:$port/v1" --model rule-judge --structured-output off "${asked[@]}"
   stop_server
 fi
 
 # easy-VQA's rule gives few different scores: intervals that no reasoning falls into stay empty.
 stage balance "$RUN_DIR/trm/summary.json" \
-  python -m recipe.sophiavl.thinking_reward.balance "$RUN_DIR/annotated.parquet" --out "$RUN_DIR/trm" \
+  python -m recipe.sophiavl.trm_training.balance "$RUN_DIR/annotated.parquet" --out "$RUN_DIR/trm" \
   --floor 50 --cap 500 --test-fraction 0.25
 
 TRAIN_FILES="$RUN_DIR/trm/train.parquet" MODEL="$TRM_BASE" PROMPT="$PROMPT" GPUS=1 NAME=trm_tiny OUT="$RUN_DIR/sft" \
@@ -132,7 +132,7 @@ for name in untrained trained; do
     how=(--structured-output off --compare "$RUN_DIR/untrained/evaluation.json")
   fi
   stage "evaluate-$name" "$RUN_DIR/$name/evaluation.json" \
-    python -m recipe.sophiavl.thinking_reward.evaluate "$RUN_DIR/trm/test.parquet" --out "$RUN_DIR/$name" \
+    python -m recipe.sophiavl.trm_training.evaluate "$RUN_DIR/trm/test.parquet" --out "$RUN_DIR/$name" \
     --url "http://127.0.0.1:$port/v1" --model trm "${asked[@]}" "${how[@]}"
   stop_server
 done

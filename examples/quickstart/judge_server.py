@@ -22,7 +22,7 @@ from aiohttp import web
 from traces import critique, judge
 
 from data_preprocess.easy_vqa import Question, ShapeImage, load_images
-from recipe.sophiavl.thinking_reward.prompt import NO_THINKING, load_template
+from recipe.sophiavl.trm.prompt import NO_THINKING, load_template
 
 MODEL = "rule-judge"
 MAX_BODY_BYTES = 16 * 2**20

@@ -26,8 +26,8 @@ from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast, 
 
 from data_preprocess.easy_vqa import FIRST_RL_IMAGE, Question, ShapeImage, load_images, make_question
 from data_preprocess.schema import SYSTEM_PROMPT
-from recipe.sophiavl.thinking_reward.parse import parse_score
-from recipe.sophiavl.thinking_reward.prompt import (
+from recipe.sophiavl.trm.parse import parse_score
+from recipe.sophiavl.trm.prompt import (
     PromptTemplate,
     build_messages,
     clean_question,

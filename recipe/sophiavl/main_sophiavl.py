@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from recipe.sophiavl import environment
+from recipe.sophiavl.verl_support import environment
 
 environment.configure()  # before anything imports verl
 
 import hydra  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
-from recipe.sophiavl.config_checks import check_config, check_data_files  # noqa: E402
+from recipe.sophiavl.checks import check_config, check_data_files  # noqa: E402
 from recipe.sophiavl.data_files import expand_patterns  # noqa: E402
 from recipe.sophiavl.settings import EngineSettings, SettingsError, ThinkingRewardSettings  # noqa: E402
-from recipe.sophiavl.thinking_reward.preflight import PreflightError, run_preflight  # noqa: E402
+from recipe.sophiavl.trm.preflight import PreflightError, run_preflight  # noqa: E402
 
 
 def run(config: DictConfig) -> None:

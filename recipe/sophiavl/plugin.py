@@ -11,9 +11,8 @@ import os
 
 from wrapt import when_imported
 
-from recipe.sophiavl import verl_fixes
-
-REWARD_MANAGER_NAME = "sophiavl"
+from recipe.sophiavl.settings import REWARD_MANAGER_NAME
+from recipe.sophiavl.verl_support import repairs
 
 
 @when_imported("verl.experimental.reward_loop.reward_manager")
@@ -21,9 +20,9 @@ def _register_reward_manager(_module) -> None:
     import recipe.sophiavl.reward_manager  # noqa: F401  (registers itself)
 
 
-verl_fixes.install()
+repairs.install()
 if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
-    from recipe.sophiavl import cpu_platform
+    from recipe.sophiavl.verl_support import cpu_platform
 
     cpu_platform.install()
 

@@ -19,10 +19,9 @@ from verl import DataProto
 from verl.experimental.reward_loop.reward_manager import register
 from verl.experimental.reward_loop.reward_manager.base import RewardManagerBase
 
-from recipe.sophiavl.plugin import REWARD_MANAGER_NAME
-from recipe.sophiavl.settings import ThinkingRewardSettings
-from recipe.sophiavl.thinking_reward.client import ThinkingRewardClient
-from recipe.sophiavl.thinking_reward.questions import question_text
+from recipe.sophiavl.settings import REWARD_MANAGER_NAME, ThinkingRewardSettings
+from recipe.sophiavl.trm.client import ThinkingRewardClient
+from recipe.sophiavl.trm.questions import question_text
 from recipe.sophiavl.trust_grpo import GroupRewards, combine_rewards
 from reward_score import OutcomeScore, extract_thinking, score_outcome
 

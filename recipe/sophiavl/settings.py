@@ -13,8 +13,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.sophiavl.thinking_reward.config import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientConfig
 from recipe.sophiavl.trust_grpo import TrustGRPOConfig
+
+# Under this name verl finds our reward manager (reward.reward_manager.name).
+REWARD_MANAGER_NAME = "sophiavl"
 
 MODES = ("external", "pool", "colocated")
 OCR_REWARDS = ("exp", "linear")

@@ -22,7 +22,7 @@ from recipe.sophiavl.guards import MissingScoresWindow, ThinkingRewardLostError,
 from recipe.sophiavl.metrics import asked_and_missing, reward_metrics
 from recipe.sophiavl.reward_manager import VALIDATION_FIELD, ThinkingRewardManager
 from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
-from recipe.sophiavl.thinking_reward.preflight import run_preflight
+from recipe.sophiavl.trm.preflight import run_preflight
 from recipe.sophiavl.trust_grpo import GroupRewards
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from recipe.sophiavl.thinking_reward.client import ThinkingRewardClient, ThinkingScore
-from recipe.sophiavl.thinking_reward.config import ClientConfig
+from recipe.sophiavl.trm.client import ThinkingRewardClient, ThinkingScore
+from recipe.sophiavl.trm.client_settings import ClientConfig
 from tests.support.fault_proxy import RETRY_AFTER_S, Fault, FaultProxy, Plan
 from tests.support.stand_in import serve
 from tests.support.vllm_server import VllmServer

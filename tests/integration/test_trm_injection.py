@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
-from recipe.sophiavl.thinking_reward.images import data_url, digest_image
-from recipe.sophiavl.thinking_reward.prompt import (
+from recipe.sophiavl.trm.images import data_url, digest_image
+from recipe.sophiavl.trm.prompt import (
     build_messages,
     clean_question,
     clean_thinking,

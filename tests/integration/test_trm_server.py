@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
-from recipe.sophiavl.thinking_reward.client import ThinkingRewardClient
-from recipe.sophiavl.thinking_reward.config import ClientConfig
-from recipe.sophiavl.thinking_reward.preflight import PreflightError, preflight, run_preflight
-from recipe.sophiavl.thinking_reward.scale import VALUES
+from recipe.sophiavl.trm.client import ThinkingRewardClient
+from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.preflight import PreflightError, preflight, run_preflight
+from recipe.sophiavl.trm.scale import VALUES
 from tests.support.attacks import ATTACKS
 from tests.support.fault_proxy import FaultProxy
 from tests.support.stand_in import serve

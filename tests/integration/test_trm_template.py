@@ -16,9 +16,9 @@ from PIL import Image
 from transformers import AutoProcessor, AutoTokenizer
 
 from data_preprocess.schema import THINKING_SCHEMA, thinking_row
-from recipe.sophiavl.thinking_reward.images import data_url, digest_image
-from recipe.sophiavl.thinking_reward.prompt import clean_question, clean_thinking, load_template, prepare_prompt
-from recipe.sophiavl.thinking_reward.sft_dataset import ThinkingSFTDataset
+from recipe.sophiavl.trm.images import data_url, digest_image
+from recipe.sophiavl.trm.prompt import clean_question, clean_thinking, load_template, prepare_prompt
+from recipe.sophiavl.trm_training.sft_dataset import ThinkingSFTDataset
 from tests.support.attacks import ATTACKS
 from tests.support.vllm_server import VllmServer
 

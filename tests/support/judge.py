@@ -14,8 +14,8 @@ from typing import Any
 
 from aiohttp import web
 
-from recipe.sophiavl.thinking_reward.training_data.annotate import journal_path
-from recipe.sophiavl.thinking_reward.training_data.pairs import pair_digest, question_digest, read_pairs, write_pairs
+from recipe.sophiavl.trm_training.annotate import journal_path
+from recipe.sophiavl.trm_training.pairs import pair_digest, question_digest, read_pairs, write_pairs
 from tests.support.scored_rows import png
 from tests.support.stand_in import completion, make_app, serve
 

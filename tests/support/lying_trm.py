@@ -8,7 +8,7 @@ import threading
 import aiohttp
 from aiohttp import web
 
-from recipe.sophiavl.thinking_reward.parse import parse_score
+from recipe.sophiavl.trm.parse import parse_score
 
 
 class LyingProxy:

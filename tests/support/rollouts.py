@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from data_preprocess.schema import RL_SCHEMA, rl_row
-from recipe.sophiavl.thinking_reward.training_data.collect import Collected, CollectSettings, collect
-from recipe.sophiavl.thinking_reward.training_data.pairs import read_pairs
+from recipe.sophiavl.trm_training.collect import Collected, CollectSettings, collect
+from recipe.sophiavl.trm_training.pairs import read_pairs
 
 
 def image_of(number: int) -> bytes:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from aiohttp import web
 from PIL import Image
 
-from recipe.sophiavl.thinking_reward.training_data.pairs import (
+from recipe.sophiavl.trm_training.pairs import (
     PAIR_SCHEMA,
     pair_digest,
     question_digest,

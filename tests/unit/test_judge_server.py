@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from data_preprocess.easy_vqa import ShapeImage, load_images, make_question
-from recipe.sophiavl.thinking_reward.images import data_url, digest_image
-from recipe.sophiavl.thinking_reward.parse import parse_score
-from recipe.sophiavl.thinking_reward.prompt import clean_question, clean_thinking, load_template, prepare_prompt
+from recipe.sophiavl.trm.images import data_url, digest_image
+from recipe.sophiavl.trm.parse import parse_score
+from recipe.sophiavl.trm.prompt import clean_question, clean_thinking, load_template, prepare_prompt
 
 QUICKSTART = Path(__file__).parents[2] / "examples/quickstart"
 

@@ -1,0 +1,322 @@
+"""Check a thinking reward model before a run depends on it; every failed check says what to change.
+
+python -m recipe.sophiavl.trm.preflight --url http://localhost:8000/v1 --model my-trm
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import aiohttp
+from PIL import Image, ImageDraw
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from recipe.sophiavl.trm.arguments import add_client_arguments, client_config
+from recipe.sophiavl.trm.client import ThinkingRewardClient, read_api_key, request_heads
+from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.images import data_url, digest_image
+from recipe.sophiavl.trm.parse import parse_score
+from recipe.sophiavl.trm.prompt import PromptError, clean_thinking, load_template, prepare_prompt
+from recipe.sophiavl.trm.scale import RESTRICTIONS, VALUES, Restriction, is_refusal
+from recipe.sophiavl.trm.transport import AttemptError, Reply, post_chat
+
+QUESTION = "How many dark squares does the image show, and do they touch each other?"
+REASONING = "The image shows one dark square on a light ground. A single square touches no other, so the answer is one."
+SAMPLE_QUESTION_CHARS = 1000
+SAMPLE_IMAGE_SIDE = 512
+# Two expected scores of one text may differ by rounding, since servers batch requests differently each time.
+EXPECTED_TOLERANCE = 0.02
+_WORDS = (
+    "so",
+    "the",
+    "first",
+    "angle",
+    "equals",
+    "its",
+    "because",
+    "lines",
+    "meet",
+    "here",
+    "while",
+    "sum",
+    "half",
+    "of",
+)
+_REFUSED_KEY = ("http_401", "http_403")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one endpoint. `fix` says what to change; it is empty where the check passed."""
+
+    endpoint: str
+    name: str
+    ok: bool
+    detail: str
+    fix: str = ""
+
+
+class PreflightError(RuntimeError):
+    """The thinking reward model is not fit for a run; the message holds every failed check."""
+
+    def __init__(self, failed: Sequence[Check]) -> None:
+        lines = [f"- {check.name} ({check.endpoint}): {check.detail}\n  {check.fix}" for check in failed]
+        super().__init__("thinking reward model failed its preflight:\n" + "\n".join(lines))
+        self.failed = tuple(failed)
+
+
+async def preflight(config: ClientConfig) -> list[Check]:
+    """Check every endpoint. A check that makes the later ones pointless ends that endpoint's list.
+
+    Raises:
+        ValueError: the API key's environment variable is not set, or the prompt file cannot be used.
+    """
+    key = read_api_key(config)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    timeout = aiohttp.ClientTimeout(total=config.timeout_s, sock_connect=config.connect_timeout_s)
+    checks: list[Check] = []
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+        for url in config.urls:
+            checks.extend(await _Endpoint(config, session, url).check())
+    return checks
+
+
+def run_preflight(config: ClientConfig) -> None:
+    """Check every endpoint, from code that is not asynchronous.
+
+    Raises:
+        PreflightError: a check failed.
+        ValueError: as `preflight`.
+    """
+    # A thread of its own: the caller's may have an event loop running already.
+    with ThreadPoolExecutor(1) as pool:
+        checks = pool.submit(asyncio.run, preflight(config)).result()
+    failed = [check for check in checks if not check.ok]
+    if failed:
+        raise PreflightError(failed)
+
+
+class _Endpoint:
+    """The checks of one endpoint, in order."""
+
+    def __init__(self, config: ClientConfig, session: aiohttp.ClientSession, url: str) -> None:
+        self._config = config
+        self._session = session
+        self._url = url
+        self._template = load_template(config.prompt_path)
+        self._heads = request_heads(config)
+        self._context: int | None = None
+
+    async def check(self) -> list[Check]:
+        steps: tuple[Callable[[], Awaitable[list[Check]]], ...] = (
+            self._models,
+            self._image,
+            self._context_length,
+            self._structured_output,
+            self._repeatable,
+        )
+        checks: list[Check] = []
+        for step in steps:
+            checks.extend(await step())
+            if step != self._context_length and not checks[-1].ok:
+                break
+        return checks
+
+    def _passed(self, name: str, detail: str) -> Check:
+        return Check(self._url, name, True, detail)
+
+    def _failed(self, name: str, detail: str, fix: str) -> Check:
+        return Check(self._url, name, False, " ".join(detail.split())[:400], fix)
+
+    async def _models(self) -> list[Check]:
+        setting = f"thinking_reward.urls holds {self._url}"
+        try:
+            async with self._session.get(f"{self._url}/models", allow_redirects=False) as response:
+                status, raw = response.status, await response.read()
+        except (aiohttp.ClientError, asyncio.TimeoutError) as error:
+            fix = f"{setting}: start the server, or correct host and port"
+            return [self._failed("reachable", f"{type(error).__name__}: {error}", fix)]
+        if status in (401, 403):
+            return [self._passed("reachable", "answers"), self._key_refused(f"HTTP {status}")]
+        served = _served_models(raw) if status == 200 else None
+        if served is None:
+            detail = f"GET {self._url}/models answers HTTP {status}, not a list of models"
+            fix = f"{setting}: correct the port or the path; most servers want it to end in /v1"
+            return [self._failed("reachable", detail, fix)]
+        checks = [
+            self._passed("reachable", "answers"),
+            self._passed("key accepted", "yes" if self._config.api_key_env else "none sent"),
+        ]
+        if self._config.model not in served:
+            names = ", ".join(sorted(served)) or "nothing"
+            fix = f"set thinking_reward.model={self._config.model!r} to one of these, or serve it under that name"
+            return [*checks, self._failed("model served", f"the server serves: {names}", fix)]
+        self._context = served[self._config.model]
+        return [*checks, self._passed("model served", self._config.model)]
+
+    def _key_refused(self, detail: str) -> Check:
+        named = self._config.api_key_env
+        fix = (
+            f"the key in the variable that thinking_reward.api_key_env={named!r} names is refused: export the right one"
+            if named
+            else "set thinking_reward.api_key_env=null to the name of the environment variable with the server's key"
+        )
+        return self._failed("key accepted", detail, fix)
+
+    async def _ask(self, restriction: Restriction, messages: bytes) -> Reply:
+        return await post_chat(self._session, self._url, self._heads[restriction] + messages + b"}")
+
+    async def _image(self) -> list[Check]:
+        prompt = prepare_prompt(self._template, QUESTION, [data_url(digest_image(sample_image(64)))])
+        try:
+            reply = await self._ask("free", prompt.messages_json(REASONING))
+        except AttemptError as error:
+            if error.kind in _REFUSED_KEY:
+                return [self._key_refused(error.kind)]
+            fix = (
+                f"serve a vision-language model as thinking_reward.model={self._config.model!r}, with images allowed "
+                "(vLLM: --limit-mm-per-prompt)"
+            )
+            return [self._failed("image accepted", str(error), fix)]
+        return [self._passed("image accepted", f"{reply.usage.get('prompt_tokens', '?')} prompt tokens")]
+
+    async def _context_length(self) -> list[Check]:
+        limit = self._config.max_thinking_chars
+        thinking = clean_thinking(self._template, sample_text(limit), limit)
+        image = data_url(digest_image(sample_image(SAMPLE_IMAGE_SIDE)))
+        prompt = prepare_prompt(self._template, sample_text(SAMPLE_QUESTION_CHARS), [image])
+        has = f"context of {self._context} tokens" if self._context else "context length not told"
+        try:
+            reply = await self._ask("free", prompt.messages_json(thinking))
+        except AttemptError as error:
+            fix = (
+                "serve with a longer context (vLLM: --max-model-len), or lower "
+                f"thinking_reward.max_thinking_chars={limit}, the longest reasoning that is sent"
+            )
+            return [self._failed("context length", f"{has}; the longest prompt fails: {error}", fix)]
+        tokens = reply.usage.get("prompt_tokens", "?")
+        return [self._passed("context length", f"{has}; the longest reasoning with one image takes {tokens}")]
+
+    async def _structured_output(self) -> list[Check]:
+        name, wish = "structured output", self._config.structured_output
+        if wish == "off":
+            return [self._passed(name, "off")]
+        messages = json.dumps([{"role": "user", "content": "Write the word banana and nothing else."}]).encode()
+        found: list[str] = []
+        for restriction in RESTRICTIONS[:2]:
+            try:
+                reply = await self._ask(restriction, messages)
+            except AttemptError as error:
+                found.append(f"{restriction}: {error}")
+                if is_refusal(error.kind, error.detail):
+                    continue
+                break
+            score = parse_score(reply.text)
+            if score is not None and f"{score:.1f}" in VALUES and score == round(score, 1):
+                return [self._passed(name, restriction)]
+            found.append(f"{restriction}: not enforced, the reply is {reply.text[:40]!r}")
+            break
+        if wish == "auto" and not any("http_5" in line or "timeout" in line for line in found):
+            return [self._passed(name, "not available, replies are read as they come. " + "; ".join(found)[:300])]
+        fix = f"serve with structured output (vLLM has it), or set thinking_reward.structured_output={wish!r} to 'off'"
+        return [self._failed(name, "; ".join(found), fix)]
+
+    async def _repeatable(self) -> list[Check]:
+        name = "two scores agree"
+        if self._config.temperature > 0:
+            return [self._passed(name, f"not asked for: thinking_reward.temperature={self._config.temperature}")]
+        config = replace(self._config, urls=(self._url,), cache_size=0)
+        async with ThinkingRewardClient(config) as client:
+            scores = [await client.score(QUESTION, [sample_image(64)], REASONING) for _ in range(2)]
+        for score in scores:
+            if score.value is None:
+                return [self._failed(name, f"no score: {score.error}", _fix_of_missing(str(score.error), self._config))]
+        first, second = (float(score.value) for score in scores if score.value is not None)
+        if abs(first - second) > (EXPECTED_TOLERANCE if self._config.score_mode == "expected" else 0.0):
+            fix = "serve so that thinking_reward.temperature=0.0 is honoured: a sampled score is noise in the reward"
+            return [self._failed(name, f"{first} and {second}", fix)]
+        return [self._passed(name, f"{first}, in {scores[0].latency_s:.2f} s and {scores[1].latency_s:.2f} s")]
+
+
+def _fix_of_missing(error: str, config: ClientConfig) -> str:
+    if error == "unparsable":
+        return (
+            f"the reply is no score: set thinking_reward.structured_output={config.structured_output!r} to 'on', use "
+            f"the prompt that the model was trained on (thinking_reward.prompt_path={config.prompt_path!r}), or raise "
+            f"thinking_reward.max_tokens={config.max_tokens} if it was cut"
+        )
+    if error in ("no_mass", "no_logprobs"):
+        return (
+            f"thinking_reward.score_mode={config.score_mode!r} needs log-probabilities of likely scores: use a server "
+            "that returns 20 top_logprobs, or set it to 'discrete'"
+        )
+    if error in ("timeout", "deadline"):
+        return f"raise thinking_reward.timeout_s={config.timeout_s}, or look why the server is this slow"
+    return "see the server's log for this request"
+
+
+def _served_models(raw: bytes) -> dict[str, int | None] | None:
+    """The served models with their context lengths, where told; None where `raw` is no list of models."""
+    try:
+        entries: Any = json.loads(raw)["data"]
+        return {str(entry["id"]): entry.get("max_model_len") for entry in entries}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def sample_image(side: int) -> Image.Image:
+    """A light square image with one dark square; `side` in pixels."""
+    image = Image.new("RGB", (side, side), "white")
+    ImageDraw.Draw(image).rectangle((side // 4, side // 4, side // 2, side // 2), fill="navy")
+    return image
+
+
+def sample_text(chars: int) -> str:
+    """Varied prose of `chars` characters, the same each time."""
+    chooser = random.Random(0)
+    text = " ".join(chooser.choice(_WORDS) for _ in range(chars // 2))
+    return text[:chars]
+
+
+def show(checks: Sequence[Check], console: Console) -> None:
+    """Print the checks of each endpoint as a table, and below it what to change."""
+    for url in dict.fromkeys(check.endpoint for check in checks):
+        mine = [check for check in checks if check.endpoint == url]
+        table = Table(title=f"Thinking reward model at {url}", title_justify="left")
+        for column in ("check", "", "detail"):
+            table.add_column(column, overflow="fold")
+        for check in mine:
+            table.add_row(check.name, "[green]ok[/]" if check.ok else "[red]failed[/]", escape(check.detail))
+        console.print(table)
+        for check in mine:
+            if not check.ok:
+                console.print(f"[red]{check.name}[/]: {escape(check.fix)}", highlight=False, soft_wrap=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line: 0 where all checks pass, 1 where one fails, 2 where the settings are wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    add_client_arguments(parser)
+    given = parser.parse_args(argv)
+    console = Console()
+    try:
+        checks = asyncio.run(preflight(client_config(given)))
+    except (ValueError, PromptError) as error:
+        console.print(escape(str(error)), style="red", soft_wrap=True, highlight=False)
+        return 2
+    show(checks, console)
+    return 0 if all(check.ok for check in checks) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

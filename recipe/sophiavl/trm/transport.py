@@ -1,0 +1,156 @@
+"""One HTTP attempt: send a chat request, return the reply or say how the attempt failed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from recipe.sophiavl.trm.retry import retry_after_s
+
+RETRYABLE_STATUS = (408, 429)
+MAX_REPLY_BYTES = 4 * 2**20
+MAX_DETAIL_CHARS = 500
+
+
+class AttemptError(Exception):
+    """One attempt failed.
+
+    Attributes:
+        kind: "connect", "timeout", "bad_reply" or "http_<status>".
+        retryable: whether another attempt may succeed.
+        server_fault: whether it counts against the server's health. A server that refuses a request is well.
+        retry_after_s: how long the server asked to wait, in seconds.
+        detail: what happened, for people.
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        detail: str,
+        *,
+        retryable: bool = True,
+        server_fault: bool = True,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(f"{kind}: {detail}")
+        self.kind = kind
+        self.detail = detail
+        self.retryable = retryable
+        self.server_fault = server_fault
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True)
+class TokenChoice:
+    """A generated token, its log-probability, and the likeliest tokens at its position."""
+
+    text: str
+    logprob: float
+    alternatives: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the model wrote. `tokens` is None where the server returned no log-probabilities."""
+
+    text: str
+    cut: bool
+    tokens: tuple[TokenChoice, ...] | None
+    usage: dict[str, Any]
+
+
+async def post_chat(session: aiohttp.ClientSession, url: str, body: bytes) -> Reply:
+    """Send a chat completion request to the base URL `url`.
+
+    Raises:
+        AttemptError: anything but a well-formed reply.
+    """
+    try:
+        async with session.post(
+            f"{url}/chat/completions", data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
+        ) as response:
+            raw = await _read(response)
+            if response.status != 200:
+                raise _status_error(response, raw)
+            if "json" not in response.content_type:
+                raise AttemptError("bad_reply", f"content type {response.content_type!r} instead of JSON")
+            return parse_reply(raw)
+    except aiohttp.ConnectionTimeoutError as error:
+        raise AttemptError("connect", "no connection within thinking_reward.connect_timeout_s") from error
+    except asyncio.TimeoutError as error:
+        raise AttemptError("timeout", "no whole reply within thinking_reward.timeout_s") from error
+    except aiohttp.ClientPayloadError as error:
+        raise AttemptError("bad_reply", f"reply broke off: {error}") from error
+    except aiohttp.ClientConnectionError as error:
+        raise AttemptError("connect", f"{type(error).__name__}: {error}") from error
+    except aiohttp.ClientError as error:
+        raise AttemptError("bad_reply", f"{type(error).__name__}: {error}") from error
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    async for piece in response.content.iter_any():
+        pieces.append(piece)
+        size += len(piece)
+        if size > MAX_REPLY_BYTES:
+            raise AttemptError("bad_reply", f"reply longer than {MAX_REPLY_BYTES} bytes")
+    return b"".join(pieces)
+
+
+def _status_error(response: aiohttp.ClientResponse, raw: bytes) -> AttemptError:
+    status = response.status
+    return AttemptError(
+        f"http_{status}",
+        _error_message(raw)[:MAX_DETAIL_CHARS],
+        retryable=status in RETRYABLE_STATUS or status >= 500,
+        server_fault=status >= 500,
+        retry_after_s=retry_after_s(response.headers.get("Retry-After")),
+    )
+
+
+def _error_message(raw: bytes) -> str:
+    """The message of an OpenAI-style error body, or the body itself."""
+    try:
+        return str(json.loads(raw)["error"]["message"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return raw.decode("utf-8", errors="replace")
+
+
+def parse_reply(raw: bytes) -> Reply:
+    """Read a chat completion.
+
+    Raises:
+        AttemptError: "bad_reply" where it is no JSON or has not the shape of a chat completion.
+    """
+    try:
+        data = json.loads(raw)
+        choice = data["choices"][0]
+        content = choice["message"]["content"]
+        if content is not None and not isinstance(content, str):
+            raise TypeError("content is no text")
+        return Reply(
+            text=content or "",
+            cut=choice.get("finish_reason") == "length",
+            tokens=_tokens(choice.get("logprobs")),
+            usage=data.get("usage") or {},
+        )
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise AttemptError("bad_reply", f"no chat completion ({type(error).__name__}: {error})") from error
+
+
+def _tokens(logprobs: Any) -> tuple[TokenChoice, ...] | None:
+    if not logprobs or not logprobs.get("content"):
+        return None
+    return tuple(
+        TokenChoice(
+            text=str(token["token"]),
+            logprob=float(token["logprob"]),
+            alternatives=tuple((str(other["token"]), float(other["logprob"])) for other in token["top_logprobs"]),
+        )
+        for token in logprobs["content"]
+    )

@@ -1,0 +1,91 @@
+"""Settings of the client: what is refused, and that the message says what to change."""
+
+import pytest
+
+from recipe.sophiavl.trm.client import ThinkingRewardClient
+from recipe.sophiavl.trm.client_settings import ClientConfig
+
+URL = "http://localhost:8000/v1"
+
+
+def test_defaults_are_valid_and_urls_are_normalised():
+    config = ClientConfig(urls=[f"{URL}/", "https://host.example/v1"], model="trm")
+    assert config.urls == (URL, "https://host.example/v1")
+    assert ClientConfig(urls=URL, model="trm").urls == (URL,)
+
+
+@pytest.mark.parametrize(
+    "urls",
+    [
+        [],
+        "",
+        None,
+        ["localhost:8000/v1"],
+        ["ftp://localhost/v1"],
+        ["http://"],
+        ["http://:8000/v1"],
+        ["http://host:80800/v1"],
+        ["http://host:port/v1"],
+        ["http://[::1/v1"],
+        ["http://host /v1"],
+        [f"{URL}/chat/completions"],
+        [f"{URL}?x=1"],
+        [f"{URL}#x"],
+        [URL, URL],
+        [URL, f"{URL}/"],
+        [8000],
+    ],
+)
+def test_wrong_urls_are_refused(urls):
+    with pytest.raises(ValueError, match=r"thinking_reward\.urls"):
+        ClientConfig(urls=urls, model="trm")
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated():
+    with pytest.raises(ValueError, match=r"thinking_reward\.urls.*api_key_env") as caught:
+        ClientConfig(urls=["http://me:hunter2@host/v1"], model="trm")
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model", ""),
+        ("model", None),
+        ("api_key_env", ""),
+        ("prompt_path", ""),
+        ("max_concurrency", 0),
+        ("max_concurrency", 1.5),
+        ("max_concurrency", True),
+        ("connect_timeout_s", 0),
+        ("timeout_s", -1),
+        ("timeout_s", float("nan")),
+        ("deadline_s", float("inf")),
+        ("deadline_s", 60.0),
+        ("deadline_s", "180"),
+        ("max_retries", -1),
+        ("backoff_base_s", -0.1),
+        ("backoff_max_s", -1),
+        ("breaker_failures", 0),
+        ("breaker_reset_s", 0),
+        ("temperature", -0.1),
+        ("max_tokens", 0),
+        ("structured_output", "yes"),
+        ("score_mode", "mean"),
+        ("expected_min_mass", 0),
+        ("expected_min_mass", 1.1),
+        ("max_thinking_chars", 0),
+        ("cache_size", -1),
+    ],
+)
+def test_wrong_values_are_refused_by_name(name, value):
+    settings = {"urls": [URL], "model": "trm", name: value}
+    with pytest.raises(ValueError, match=rf"^thinking_reward\.{name}={value!r}: ".replace("(", r"\(")):
+        ClientConfig(**settings)
+
+
+def test_a_key_variable_that_is_not_set_stops_the_client(monkeypatch):
+    monkeypatch.delenv("TRM_KEY", raising=False)
+    config = ClientConfig(urls=[URL], model="trm", api_key_env="TRM_KEY")
+    with pytest.raises(ValueError, match=r"thinking_reward\.api_key_env='TRM_KEY'.*not set"):
+        ThinkingRewardClient(config)

@@ -1,0 +1,132 @@
+"""The preflight against stand-in servers that each lack one thing."""
+
+import asyncio
+import json
+
+import pytest
+from aiohttp import web
+
+from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.preflight import PreflightError, main, preflight, run_preflight, sample_text
+from tests.support.stand_in import completion, make_app, serve
+from tests.support.vllm_server import free_port
+
+
+class Server:
+    """Answers as a good TRM does, but for what a test changes."""
+
+    key = None
+    images = True
+    context_chars = 10**9
+    structured = ("structured_outputs", "response_format")
+    enforced = True
+    scores = ("0.7",)
+
+    def __init__(self, **changes):
+        for name, value in changes.items():
+            assert hasattr(self, name)
+            setattr(self, name, value)
+        self.count = 0
+
+    async def chat(self, request):
+        if self.key and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.Response(status=401)
+        data = json.loads(await request.read())
+        text = json.dumps(data["messages"])
+        for field in ("structured_outputs", "response_format"):
+            if field in data and field not in self.structured:
+                return web.Response(status=400, text=f"unrecognized field {field}")
+        if not self.images and "image_url" in text:
+            return web.Response(status=400, text="this model takes no images")
+        if len(text) > self.context_chars:
+            return web.Response(status=400, text="maximum context length")
+        if "banana" in text and not (self.enforced and ("structured_outputs" in data or "response_format" in data)):
+            return web.json_response(completion("banana"))
+        self.count += 1
+        return web.json_response(completion(self.scores[self.count % len(self.scores)]))
+
+
+async def check(server, **changes):
+    async with serve(make_app(server.chat)) as url:
+        return await preflight(ClientConfig(urls=(url,), **{"model": "stand-in", "max_retries": 0, **changes}))
+
+
+def failed(checks):
+    return {one.name: one for one in checks if not one.ok}
+
+
+def test_a_good_server_passes():
+    checks = asyncio.run(check(Server()))
+    assert failed(checks) == {}
+    assert len(checks) == 7
+
+
+@pytest.mark.parametrize(
+    ("server", "changes", "name", "fix"),
+    [
+        ({}, {"model": "other"}, "model served", "thinking_reward.model='other'"),
+        ({"key": "k"}, {}, "key accepted", "thinking_reward.api_key_env=null"),
+        ({"key": "k"}, {"api_key_env": "WRONG_KEY"}, "key accepted", "thinking_reward.api_key_env='WRONG_KEY'"),
+        ({"images": False}, {}, "image accepted", "vision-language"),
+        ({"context_chars": 30_000}, {"max_thinking_chars": 40_000}, "context length", "max_thinking_chars=40000"),
+        ({"structured": ()}, {"structured_output": "on"}, "structured output", "structured_output='on' to 'off'"),
+        ({"enforced": False}, {"structured_output": "on"}, "structured output", "structured_output='on' to 'off'"),
+        ({"scores": ("0.7", "0.8")}, {}, "two scores agree", "thinking_reward.temperature"),
+        ({"scores": ("fine",)}, {"structured_output": "off"}, "two scores agree", "structured_output='off' to 'on'"),
+        ({}, {"score_mode": "expected"}, "two scores agree", "thinking_reward.score_mode='expected'"),
+    ],
+)
+def test_each_lack_is_named_with_what_to_change(monkeypatch, server, changes, name, fix):
+    monkeypatch.setenv("WRONG_KEY", "wrong-key-value")
+    found = failed(asyncio.run(check(Server(**server), **changes)))
+    assert list(found) == [name]
+    assert fix in found[name].fix
+    assert "wrong-key-value" not in str(PreflightError(list(found.values())))
+
+
+@pytest.mark.parametrize("server", [{"structured": ()}, {"structured": ("response_format",)}, {"enforced": False}])
+def test_auto_does_without_structured_output(server):
+    assert failed(asyncio.run(check(Server(**server)))) == {}
+
+
+def test_the_right_key_passes(monkeypatch):
+    monkeypatch.setenv("RIGHT_KEY", "k")
+    assert failed(asyncio.run(check(Server(key="k"), api_key_env="RIGHT_KEY"))) == {}
+
+
+def test_every_endpoint_is_checked():
+    async def two():
+        async with serve(make_app(Server().chat)) as good, serve(make_app(Server(images=False).chat)) as bad:
+            return good, bad, await preflight(ClientConfig(urls=(good, bad), model="stand-in"))
+
+    good, bad, checks = asyncio.run(two())
+    assert {one.endpoint for one in checks if one.ok} == {good, bad}
+    assert [(one.endpoint, one.name) for one in checks if not one.ok] == [(bad, "image accepted")]
+
+
+def test_run_preflight_works_beside_a_running_event_loop():
+    async def inside():
+        run_preflight(ClientConfig(urls=(f"http://127.0.0.1:{free_port()}/v1",), model="m"))
+
+    with pytest.raises(PreflightError, match="reachable"):
+        asyncio.run(inside())
+
+
+@pytest.mark.parametrize(("server", "code", "shown"), [({}, 0, "two scores agree"), ({"images": False}, 1, "vision")])
+def test_the_command_line(capsys, server, code, shown):
+    async def inside():
+        async with serve(make_app(Server(**server).chat)) as url:
+            return await asyncio.to_thread(main, ["--url", url, "--model", "stand-in"])
+
+    assert asyncio.run(inside()) == code
+    assert shown in capsys.readouterr().out
+
+
+def test_the_command_line_with_wrong_settings(capsys):
+    assert main(["--url", "localhost:8000", "--model", "m"]) == 2
+    assert "thinking_reward.urls" in capsys.readouterr().out
+
+
+def test_the_sample_text_is_as_long_as_it_should_be_and_always_the_same():
+    assert len(sample_text(5000)) == 5000
+    assert sample_text(100) == sample_text(100)

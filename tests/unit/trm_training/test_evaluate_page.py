@@ -1,0 +1,145 @@
+"""The page shows what was measured, and nothing that a row or a reply holds can do anything on it."""
+
+import base64
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm_training.evaluate import evaluation as evaluating
+from recipe.sophiavl.trm_training.evaluate.edits import Edit
+from recipe.sophiavl.trm_training.evaluate.evaluation import Options, Results
+from recipe.sophiavl.trm_training.evaluate.outputs import EvaluationError, load_evaluation, show
+from recipe.sophiavl.trm_training.evaluate.page import render_page
+from recipe.sophiavl.trm_training.evaluate.rows import read_evaluation_set
+from recipe.sophiavl.trm_training.evaluate.scoring import Scored, values_of
+from recipe.sophiavl.trm_training.evaluate.sensitivity import EditedScore
+from tests.support.scored_rows import make_row, write_rows
+
+HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)></dd>{{ 7 * 7 }}$x^2$ [red]"
+CONFIG = ClientConfig(urls=("http://localhost:1/v1",), model=HOSTILE)
+
+
+def make_results(tmp_path, edits=True, **changes):
+    rows = [{**make_row(q, r), **changes} for q in range(4) for r in (2, 5, 8)]
+    data = read_evaluation_set(write_rows(tmp_path / "t.parquet", rows))
+    scores = [Scored(None if i == 3 else i / 12, "unparsable" if i == 3 else None, HOSTILE) for i in range(12)]
+    edited = [EditedScore(i, "wrong_step", Edit("x", "number", HOSTILE), Scored(0.1, None, "0.1")) for i in (5, 8, 11)]
+    edited = [*edited, EditedScore(5, "other_image", Edit(None, HOSTILE), None)] if edits else None
+    options = Options(None, 0, 50, 10 if edits else 0)
+    return Results(data, scores, edited, evaluating._evaluation(data, scores, edited, CONFIG, options))
+
+
+def page_of(results, other=None):
+    worst = evaluating._worst(results.data, results.scores)
+    return render_page(results.evaluation, other, results.data, values_of(results.scores), worst)
+
+
+def plots_of(page):
+    return dict(re.findall(r'<figcaption>(.*?)</figcaption>\s*<img src="data:image/png;base64,(.*?)"', page))
+
+
+def test_hostile_text_stays_text(tmp_path):
+    page = page_of(make_results(tmp_path, question=HOSTILE, thinking=HOSTILE))
+    assert "<script" not in page
+    assert "onerror=alert(2)&gt;" in page
+    assert not re.search(r"<img src=x", page)
+    assert "{{ 7 * 7 }}" in page
+    assert page.count("default-src 'none'") == 1
+    assert not re.search(r"(?:src|href)=.?(?:https?:|//)", page)
+
+
+def test_all_plots_are_pictures_inside_the_page(tmp_path):
+    plots = plots_of(page_of(make_results(tmp_path)))
+    assert [name.split()[0] for name in plots] == ["TRM&#39;s", "Rows", "Reliability:", "ROC:", "Sensitivity"]
+    for data in plots.values():
+        image = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"))
+        assert image.std() > 5
+
+
+def test_without_edits_or_outcome_the_rest_is_drawn(tmp_path):
+    plots = plots_of(page_of(make_results(tmp_path, edits=False, outcome=None)))
+    assert [name.split()[0] for name in plots] == ["TRM&#39;s", "Rows", "Reliability:"]
+
+
+def test_nothing_scored_still_gives_a_page(tmp_path):
+    results = make_results(tmp_path, edits=False)
+    scores = [Scored(None, "unparsable", "no")] * 12
+    evaluation = evaluating._evaluation(results.data, scores, None, CONFIG, Options(None, 0, 50, 0))
+    page = page_of(Results(results.data, scores, None, evaluation))
+    assert "nothing to draw" in page
+    assert "The 0 worst disagreements" in page
+    assert evaluation["figures"]["mae"] == {
+        "value": None,
+        "low": None,
+        "high": None,
+        "n": 0,
+        "reason": "no row has both scores",
+    }
+
+
+def test_the_worst_rows_are_shown_with_image_scores_and_reply(tmp_path):
+    results = make_results(tmp_path)
+    page = page_of(results)
+    articles = page.split("<article>")[1:]
+    assert len(articles) == 11  # of twelve rows one has no score
+    assert "<dt>row</dt><dd>2</dd>" in articles[0]
+    assert "<dt>reference</dt><dd>0.8</dd>" in articles[0]
+    assert "<dt>TRM</dt><dd>0.16" in articles[0]
+    assert 'src="data:image/png;base64,' in articles[0]
+    assert "value is 0.8" in articles[0]
+    assert "alert(1)" in articles[0]
+
+
+def test_an_image_that_is_none_is_named(tmp_path):
+    page = page_of(make_results(tmp_path, images=[{"bytes": b"<script>", "path": None}]))
+    assert "an image that cannot be shown" in page
+    assert "<script" not in page
+    assert "no image" in page_of(make_results(tmp_path, images=[]))
+
+
+def test_another_evaluation_stands_beside(tmp_path):
+    results = make_results(tmp_path)
+    other = json.loads(json.dumps(results.evaluation))
+    other["figures"]["mae"]["value"] -= 0.25
+    other["rows_digest"] = "another"
+    page = page_of(results, other)
+    assert "<th>compared</th><th>difference</th>" in page
+    assert "+0.250" in page
+    assert "of other rows" in page
+    console = Console(file=io.StringIO(), width=200)
+    show(results.evaluation, other, console)
+    assert "+0.250" in console.file.getvalue()
+    assert "[red]" in console.file.getvalue()
+
+
+def test_a_comparison_that_is_none_is_refused(tmp_path):
+    good = make_results(tmp_path).evaluation
+    file = tmp_path / "other.json"
+    for text, message in (
+        (None, "cannot be read"),
+        ("{", "cannot be read"),
+        ("[]", "no evaluation.json"),
+        ('{"format": "other"}', "no evaluation.json"),
+        (json.dumps({**good, "figures": 3}), "not as this command wrote it"),
+        (json.dumps({name: value for name, value in good.items() if name != "settings"}), "not as this command wrote"),
+        (json.dumps({**good, "figures": {"mae": {"value": "0.1"}}}), "not as this command wrote it"),
+    ):
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(EvaluationError, match=rf"other\.json: .*{message}"):
+            load_evaluation(file)
+    file.write_text(json.dumps(good))
+    assert load_evaluation(file) == good
+
+
+def test_many_rows_are_drawn_too(tmp_path):
+    from recipe.sophiavl.trm_training.evaluate.plots import scatter
+
+    values = np.random.default_rng(0).random(5000).round(1)
+    assert scatter(values, values[::-1]).startswith(b"\x89PNG")

@@ -1,0 +1,76 @@
+"""The repairs of verl do what verl's own code does not, and are installed wherever verl is imported."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import verl.utils.tensordict_utils as tensordict_utils
+from tensordict import TensorDict
+from transformers import Qwen2_5_VLConfig
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
+from verl.models.transformers import qwen2_vl
+
+from recipe.sophiavl.verl_support.repairs import fix_3d_position_ids
+
+CHANNELS = 4
+
+
+def position_ids(lengths: list[int]) -> tuple[list[torch.Tensor], TensorDict]:
+    rows = [torch.arange(CHANNELS * length).view(CHANNELS, length) + 1000 * i for i, length in enumerate(lengths)]
+    nested = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
+    return rows, TensorDict({"position_ids": nested}, batch_size=len(lengths))
+
+
+@pytest.mark.parametrize("lengths", [[5, 5, 5], [3, 7], [6], [8, 8], [12, 12, 12]], ids=str)
+def test_position_ids_keep_their_values_and_are_ragged_in_length(lengths: list[int]) -> None:
+    """Equal lengths are what verl's own fix breaks on; 3 x 4 channels of length 12 makes a square of values."""
+    rows, data = position_ids(lengths)
+    fix_3d_position_ids(data)
+    fixed = data["position_ids"]
+    assert fixed.shape[:2] == (len(lengths), CHANNELS)
+    assert fixed._ragged_idx == 2
+    for row, original in zip(fixed.unbind(), rows, strict=True):
+        assert torch.equal(row, original)
+
+
+def test_position_ids_that_are_not_nested_or_not_there_stay() -> None:
+    dense = torch.arange(24).view(2, 4, 3)
+    data = TensorDict({"position_ids": dense.clone()}, batch_size=2)
+    fix_3d_position_ids(data)
+    assert torch.equal(data["position_ids"], dense)
+    fix_3d_position_ids(TensorDict({}, batch_size=2))
+
+
+def test_the_plugin_installed_the_repairs() -> None:
+    assert tensordict_utils.maybe_fix_3d_position_ids is fix_3d_position_ids
+
+
+def test_text_only_rows_reach_the_language_model_unchanged() -> None:
+    """verl 0.9.1 fails here with transformers 5: 'BaseModelOutputWithPooling' object has no attribute 'mean'."""
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": 32,
+            "hidden_size": 32,
+            "intermediate_size": 32,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 1,
+            "num_key_value_heads": 1,
+            "rope_scaling": {"type": "mrope", "mrope_section": [4, 6, 6], "rope_type": "default", "rope_theta": 1e4},
+        },
+        vision_config={
+            "depth": 1,
+            "hidden_size": 32,
+            "num_heads": 1,
+            "intermediate_size": 32,
+            "out_hidden_size": 32,
+            "patch_size": 14,
+            "fullatt_block_indexes": [0],
+        },
+    )
+    model = Qwen2_5_VLModel(config)
+    ids, mask = torch.tensor([[1, 2, 3]]), torch.ones(1, 3)
+    embeds, returned = qwen2_vl._get_input_embeds(model, ids, mask, None, None, None, None)
+    assert torch.equal(embeds, model.get_input_embeddings()(ids))
+    assert torch.equal(returned, mask)
+    embeds.sum().backward()
+    assert all(p.grad is not None for p in model.visual.parameters()), "every rank runs the vision tower"
