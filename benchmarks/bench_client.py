@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from recipe.sophiavl.trm.client import ThinkingRewardClient, ThinkingScore
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from tests.support.stand_in import stand_in_process
 
 IMAGE_SIDE = 512
@@ -85,7 +85,7 @@ async def score_all(client: ThinkingRewardClient, jobs: Sequence[Job]) -> tuple[
 
 async def measure(url: str, concurrency: int, warm_up: Sequence[Job], runs: Sequence[Sequence[Job]]) -> Runs:
     """Time each run with one client, as a training process has one. Warming up opens its connections."""
-    config = ClientConfig(urls=(url,), model="stand-in", max_concurrency=concurrency, structured_output="off")
+    config = ClientSettings(urls=(url,), model="stand-in", max_concurrency=concurrency, structured_output="off")
     async with ThinkingRewardClient(config) as client:
         await score_all(client, warm_up)
         return [await score_all(client, jobs) for jobs in runs]

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from benchmarks.bench_client import make_image
 from recipe.sophiavl.trm.client import ThinkingRewardClient
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.prompt import DEFAULT_PROMPT
 from tests.support.fault_proxy import FaultProxy
 from tests.support.stand_in import serve
@@ -88,7 +88,7 @@ async def score_groups(
     proxy = FaultProxy(server.url, lambda _: None)
     chooser = random.Random(first)
     async with serve(proxy.app()) as url:
-        config = ClientConfig(urls=(url,), model=server.name, prompt_path=prompt_path)
+        config = ClientSettings(urls=(url,), model=server.name, prompt_path=prompt_path)
         async with ThinkingRewardClient(config) as client:
             for group in range(first, first + given.groups + 1):
                 proxy.usages.clear()

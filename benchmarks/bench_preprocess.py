@@ -65,7 +65,7 @@ def make_folder(root: Path, rows: int) -> None:
             (root / FOLDER / f"{number}.png").write_bytes(head + chunk.getvalue() + end)
             row = {
                 "problem_id": number,
-                "problem": f"Subtract {number} cyan cubes. How many objects are left?",
+                "problem": f"Take away {number} of the balls. How many things remain?",
                 "data_type": "image",
                 "problem_type": "numerical",
                 "options": [],

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, ListConfig
 
-from recipe.sophiavl.settings import REWARD_MANAGER_NAME, SettingsError, ThinkingRewardSettings
+from recipe.sophiavl.settings import REWARD_MANAGER_NAME, ThinkingRewardSettings
+from recipe.sophiavl.validation import SettingsError
 from reward_score import PROBLEM_TYPES, score_outcome
 
 _STRING_FIELDS = ("data_source", "reward_model.ground_truth", "extra_info.problem_type", "extra_info.question")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig
 
-from recipe.sophiavl.settings import SettingsError
+from recipe.sophiavl.validation import SettingsError
 
 _KEYS = ("train_files", "val_files")
 

@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
 from recipe.sophiavl.checks import check_config, check_data_files  # noqa: E402
 from recipe.sophiavl.data_files import expand_patterns  # noqa: E402
-from recipe.sophiavl.settings import EngineSettings, SettingsError, ThinkingRewardSettings  # noqa: E402
+from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings  # noqa: E402
 from recipe.sophiavl.trm.preflight import PreflightError, run_preflight  # noqa: E402
+from recipe.sophiavl.validation import SettingsError  # noqa: E402
 
 
 def run(config: DictConfig) -> None:
@@ -32,7 +33,7 @@ def run(config: DictConfig) -> None:
     expand_patterns(config.data)
     check_data_files(config)
     if settings.enable and settings.mode == "external" and settings.preflight:
-        run_preflight(settings.client_config())
+        run_preflight(settings.client_settings())
 
     from verl.trainer.main_ppo import run_ppo
 

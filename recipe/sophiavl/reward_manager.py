@@ -60,7 +60,7 @@ class ThinkingRewardManager(RewardManagerBase):
         self._client: ThinkingRewardClient | None = None
         if self.settings.enable:
             hosted = config.reward.reward_model.model_path
-            self._client = ThinkingRewardClient(self.settings.client_config(reward_router_address, hosted))
+            self._client = ThinkingRewardClient(self.settings.client_settings(reward_router_address, hosted))
 
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         """Score one response.

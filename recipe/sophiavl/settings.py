@@ -1,45 +1,29 @@
-"""The Hydra groups ``thinking_reward`` and ``sophiavl`` as typed, validated settings.
+"""The Hydra groups ``thinking_reward`` and ``sophiavl`` as typed settings, checked at start.
 
-The YAML files under ``config/`` document every key. Here they become frozen dataclasses; whatever is wrong raises
-``SettingsError`` at start, with the key, the value, and what to change.
+The YAML files under ``config/`` document every key. ``thinking_reward`` is one group for its user and three here: what
+the manager does, Trust-GRPO (`TrustGRPOConfig`), and the client (`ClientSettings`).
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import field, fields
+from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from pydantic import Field
 
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trust_grpo import TrustGRPOConfig
+from recipe.sophiavl.validation import SettingsError, plain, read_group, settings_group
 
 # Under this name verl finds our reward manager (reward.reward_manager.name).
 REWARD_MANAGER_NAME = "sophiavl"
 
-MODES = ("external", "pool", "colocated")
-OCR_REWARDS = ("exp", "linear")
-
-_TRUST_KEYS = tuple(f.name for f in fields(TrustGRPOConfig))
-_CLIENT_KEYS = tuple(f.name for f in fields(ClientConfig))
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class SettingsError(ValueError):
-    """A setting is wrong; the message names it, its value, and what to change."""
-
-
-def _require(condition: bool, key: str, value: Any, advice: str) -> None:
-    if not condition:
-        raise SettingsError(f"{key}={value!r}: {advice}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-@dataclass(frozen=True)
+@settings_group("thinking_reward")
 class ThinkingRewardSettings:
     """The ``thinking_reward`` group.
 
@@ -56,77 +40,48 @@ class ThinkingRewardSettings:
     """
 
     enable: bool = True
-    mode: str = "external"
+    mode: Literal["external", "pool", "colocated"] = "external"
     score_validation: bool = False
-    ocr_reward: str = "exp"
+    ocr_reward: Literal["exp", "linear"] = "exp"
     preflight: bool = True
-    max_missing_frac: float = 0.5
-    missing_window_steps: int = 5
+    max_missing_frac: Share = 0.5
+    missing_window_steps: Annotated[int, Field(ge=1)] = 5
     trust: TrustGRPOConfig = field(default_factory=TrustGRPOConfig)
-    client: Mapping[str, Any] = field(default_factory=dict)
+    client: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for key in ("enable", "score_validation", "preflight"):
-            value = getattr(self, key)
-            _require(isinstance(value, bool), f"thinking_reward.{key}", value, "use true or false")
-        _require(self.mode in MODES, "thinking_reward.mode", self.mode, f"use one of {', '.join(MODES)}")
-        _require(
-            self.ocr_reward in OCR_REWARDS,
-            "thinking_reward.ocr_reward",
-            self.ocr_reward,
-            f"use one of {', '.join(OCR_REWARDS)}",
-        )
-        _require(
-            _is_number(self.max_missing_frac) and 0 <= self.max_missing_frac <= 1,
-            "thinking_reward.max_missing_frac",
-            self.max_missing_frac,
-            "use a share between 0 and 1 (1 never stops)",
-        )
-        _require(
-            isinstance(self.missing_window_steps, int) and self.missing_window_steps >= 1,
-            "thinking_reward.missing_window_steps",
-            self.missing_window_steps,
-            "use a whole number of steps, 1 or more",
-        )
-        if self.enable:
-            self._check_client()
-
-    def _check_client(self) -> None:
-        if self.mode != "external":
-            self.client_config(router_address="router:1", model="model")
+        if not self.enable:
             return
-        _require(
-            bool(self.client.get("urls")),
-            "thinking_reward.urls",
-            self.client.get("urls"),
-            "name the TRM's OpenAI-compatible base URL, such as [http://localhost:8000/v1], "
-            "or set thinking_reward.enable=false",
-        )
-        self.client_config()
+        if self.mode == "external":
+            if not self.client.get("urls"):
+                raise SettingsError(
+                    f"thinking_reward.urls={self.client.get('urls')!r}: name the TRM's OpenAI-compatible base URL, "
+                    "such as [http://localhost:8000/v1], or set thinking_reward.enable=false"
+                )
+            self.client_settings()
+        else:
+            self.client_settings(router_address="router:1", model="model")
 
     @property
     def needs_verl_hosting(self) -> bool:
         """Whether verl itself has to host the TRM (``reward.reward_model``)."""
         return self.enable and self.mode != "external"
 
-    def client_config(self, router_address: str | None = None, model: str | None = None) -> ClientConfig:
+    def client_settings(self, router_address: str | None = None, model: str | None = None) -> ClientSettings:
         """The TRM client's settings.
 
         Args:
             router_address: ``host:port`` of verl's reward router, for the modes that verl hosts.
             model: the model name that the hosted server answers to.
         """
-        values = dict(self.client)
-        if self.mode != "external":
-            _require(
-                router_address is not None,
-                "thinking_reward.mode",
-                self.mode,
-                "verl hosts no reward model: set reward.reward_model.enable=true, or use thinking_reward.mode=external",
+        if self.mode == "external":
+            return ClientSettings(**self.client)
+        if router_address is None:
+            raise SettingsError(
+                f"thinking_reward.mode={self.mode!r}: verl hosts no reward model: set reward.reward_model.enable=true, "
+                "or use thinking_reward.mode=external"
             )
-            values.update(urls=(f"http://{router_address}/v1",), model=model)
-        values["urls"] = tuple(values.get("urls") or ())
-        return ClientConfig(**values)
+        return ClientSettings(**self.client | {"urls": [f"http://{router_address}/v1"], "model": model})
 
     @classmethod
     def from_config(cls, group: DictConfig | Mapping[str, Any]) -> ThinkingRewardSettings:
@@ -135,24 +90,20 @@ class ThinkingRewardSettings:
         Raises:
             SettingsError: an unknown key, or a value out of range.
         """
-        values = _to_dict(group)
-        own = {f.name for f in fields(cls)} - {"trust", "client"}
-        unknown = set(values) - own - set(_TRUST_KEYS) - set(_CLIENT_KEYS)
-        known = sorted(own | set(_TRUST_KEYS) | set(_CLIENT_KEYS))
-        _require(not unknown, "thinking_reward", sorted(unknown), f"unknown settings; known are {', '.join(known)}")
-        try:
-            return cls(
-                **{key: values[key] for key in own if key in values},
-                trust=TrustGRPOConfig(**{key: values[key] for key in _TRUST_KEYS if key in values}),
-                client={key: values[key] for key in _CLIENT_KEYS if key in values},
-            )
-        except SettingsError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise SettingsError(str(error)) from error
+        parts = {
+            None: {f.name for f in fields(cls)} - {"trust", "client"},
+            "trust": {f.name for f in fields(TrustGRPOConfig)},
+            "client": {f.name for f in fields(ClientSettings)},
+        }
+        values = plain(group)
+        known = set().union(*parts.values())
+        if unknown := sorted(values.keys() - known):
+            raise SettingsError(f"thinking_reward.{unknown[0]}: no such setting; known are {', '.join(sorted(known))}")
+        own, trust, client = ({key: values[key] for key in names & values.keys()} for names in parts.values())
+        return cls(**own, trust=TrustGRPOConfig(**trust), client=client)
 
 
-@dataclass(frozen=True)
+@settings_group("sophiavl")
 class EngineSettings:
     """The ``sophiavl`` group: guards and pace of the engine, independent of the thinking reward.
 
@@ -166,42 +117,12 @@ class EngineSettings:
     """
 
     dry_run: bool = False
-    replay_poll_interval_s: float = 0.1
+    replay_poll_interval_s: Annotated[float, Field(gt=0)] = 0.1
     check_rollout: bool = True
-    min_rollout_correlation: float = 0.95
-    max_rollout_diff: float = 0.005
-
-    def __post_init__(self) -> None:
-        for key in ("dry_run", "check_rollout"):
-            _require(isinstance(getattr(self, key), bool), f"sophiavl.{key}", getattr(self, key), "use true or false")
-        _require(
-            _is_number(self.replay_poll_interval_s) and self.replay_poll_interval_s > 0,
-            "sophiavl.replay_poll_interval_s",
-            self.replay_poll_interval_s,
-            "use a number of seconds above 0",
-        )
-        _require(
-            _is_number(self.min_rollout_correlation) and 0 < self.min_rollout_correlation <= 1,
-            "sophiavl.min_rollout_correlation",
-            self.min_rollout_correlation,
-            "use a correlation above 0 and at most 1",
-        )
-        _require(
-            _is_number(self.max_rollout_diff) and 0 <= self.max_rollout_diff <= 1,
-            "sophiavl.max_rollout_diff",
-            self.max_rollout_diff,
-            "use a probability difference between 0 and 1",
-        )
+    min_rollout_correlation: Annotated[float, Field(gt=0, le=1)] = 0.95
+    max_rollout_diff: Share = 0.005
 
     @classmethod
     def from_config(cls, group: DictConfig | Mapping[str, Any]) -> EngineSettings:
         """Read the ``sophiavl`` group. Raises SettingsError on an unknown key or a value out of range."""
-        values = _to_dict(group)
-        known = [f.name for f in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        _require(not unknown, "sophiavl", unknown, f"unknown settings; known are {', '.join(known)}")
-        return cls(**values)
-
-
-def _to_dict(group: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
-    return OmegaConf.to_container(group, resolve=True) if isinstance(group, DictConfig) else dict(group)
+        return read_group(cls, group)

@@ -58,7 +58,7 @@ class TrustGRPOMixin:
         super().on_init_end()
         if self.settings.needs_verl_hosting and self.settings.preflight and self.get_reward_handles() is not None:
             address = self.reward_loop_manager.reward_router_address
-            run_preflight(self.settings.client_config(address, self.config.reward.reward_model.model_path))
+            run_preflight(self.settings.client_settings(address, self.config.reward.reward_model.model_path))
 
     # ------------------------------------------------------------------ one step
 

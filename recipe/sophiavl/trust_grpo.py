@@ -18,14 +18,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-SCHEDULES = ("exponential", "linear", "cosine", "constant")
-UNIFORM_GROUPS = ("keep", "outcome_only")
-ON_MISSING = ("drop_group", "drop_response", "raise")
+from recipe.sophiavl.validation import settings_group
+
+Schedule = Literal["exponential", "linear", "cosine", "constant"]
 
 # Means this close differ by rounding only: the sides agree.
 _ROUNDING = 1e-12
@@ -35,7 +36,7 @@ class MissingThinkingRewardError(RuntimeError):
     """A thinking reward is missing and ``thinking_reward.on_missing`` is ``raise``."""
 
 
-@dataclass(frozen=True)
+@settings_group("thinking_reward")
 class TrustGRPOConfig:
     """Settings of the thinking term (``thinking_reward`` in the run's configuration).
 
@@ -51,42 +52,17 @@ class TrustGRPOConfig:
         min_outcome: a response with an outcome reward below this counts as thinking 0, in [0, 1]; None: no such rule.
 
     Raises:
-        ValueError: a value of the wrong type or out of range; the message names the setting.
+        SettingsError: a value of the wrong type or out of range; the message names the setting.
     """
 
-    alpha: float = 0.3
-    schedule: str = "exponential"
-    total_steps: float | None = None
+    alpha: Annotated[float, Field(ge=0)] = 0.3
+    schedule: Schedule = "exponential"
+    total_steps: Annotated[float, Field(gt=0)] | None = None
     trust: bool = True
-    correct_threshold: float = 0.5
-    uniform_groups: str = "keep"
-    on_missing: str = "drop_group"
-    min_outcome: float | None = None
-
-    def __post_init__(self) -> None:
-        for name, known in (("schedule", SCHEDULES), ("uniform_groups", UNIFORM_GROUPS), ("on_missing", ON_MISSING)):
-            self._require(getattr(self, name) in known, name, f"use one of {', '.join(known)}")
-        self._require(isinstance(self.trust, bool), "trust", "use true or false")
-        self._require(_is_number(self.alpha) and self.alpha >= 0, "alpha", "use a number of 0 or more")
-        self._require(
-            self.total_steps is None or (_is_number(self.total_steps) and self.total_steps > 0),
-            "total_steps",
-            "use a number of steps above 0, or null for the run's own",
-        )
-        self._require(
-            _is_number(self.correct_threshold) and 0 < self.correct_threshold <= 1,
-            "correct_threshold",
-            "use an outcome reward above 0 and at most 1",
-        )
-        self._require(
-            self.min_outcome is None or (_is_number(self.min_outcome) and 0 <= self.min_outcome <= 1),
-            "min_outcome",
-            "use an outcome reward between 0 and 1, or null",
-        )
-
-    def _require(self, condition: bool, name: str, advice: str) -> None:
-        if not condition:
-            raise ValueError(f"thinking_reward.{name}={getattr(self, name)!r}: {advice}")
+    correct_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    uniform_groups: Literal["keep", "outcome_only"] = "keep"
+    on_missing: Literal["drop_group", "drop_response", "raise"] = "drop_group"
+    min_outcome: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +84,7 @@ class GroupRewards:
     used: npt.NDArray[np.bool_]
 
 
-def annealing_factor(step: float, total_steps: float, schedule: str = "exponential") -> float:
+def annealing_factor(step: float, total_steps: float, schedule: Schedule = "exponential") -> float:
     """Weight of the thinking term at a training step (Eq. 4 is the exponential one).
 
     Args:
@@ -136,7 +112,7 @@ def annealing_factor(step: float, total_steps: float, schedule: str = "exponenti
         return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
     if schedule == "constant":
         return 1.0
-    raise ValueError(f"schedule={schedule!r}: use one of {', '.join(SCHEDULES)}")
+    raise ValueError(f"schedule={schedule!r}: use one of {', '.join(get_args(Schedule))}")
 
 
 def trust_weights(

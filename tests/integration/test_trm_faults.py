@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from recipe.sophiavl.trm.client import ThinkingRewardClient, ThinkingScore
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from tests.support.fault_proxy import RETRY_AFTER_S, Fault, FaultProxy, Plan
 from tests.support.stand_in import serve
 from tests.support.vllm_server import VllmServer
@@ -42,7 +42,7 @@ def thirty_percent(fault: Fault) -> Plan:
 
 
 def make_client(url: str, **changes: Any) -> ThinkingRewardClient:
-    return ThinkingRewardClient(ClientConfig(urls=(url,), **{**SETTINGS, **changes}))
+    return ThinkingRewardClient(ClientSettings(urls=(url,), **{**SETTINGS, **changes}))
 
 
 async def score_all(client: ThinkingRewardClient, numbers: Sequence[int]) -> list[ThinkingScore]:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from recipe.sophiavl.trm.client import ThinkingRewardClient
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.preflight import PreflightError, preflight, run_preflight
 from recipe.sophiavl.trm.scale import VALUES
 from tests.support.attacks import ATTACKS
@@ -27,8 +27,8 @@ def picture(colour: str) -> Image.Image:
     return image
 
 
-def settings(url: str, **changes: Any) -> ClientConfig:
-    return ClientConfig(urls=(url,), **{"model": "tiny", "max_thinking_chars": 3000, **changes})
+def settings(url: str, **changes: Any) -> ClientSettings:
+    return ClientSettings(urls=(url,), **{"model": "tiny", "max_thinking_chars": 3000, **changes})
 
 
 @pytest.mark.asyncio

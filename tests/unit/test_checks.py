@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from data_preprocess.schema import RL_SCHEMA, rl_row
 from recipe.sophiavl.checks import check_data_files
-from recipe.sophiavl.settings import SettingsError
+from recipe.sophiavl.validation import SettingsError
 
 
 def row(**changes: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.sophiavl.data_files import expand_patterns
-from recipe.sophiavl.settings import SettingsError
+from recipe.sophiavl.validation import SettingsError
 
 
 def expanded(train: object, val: object = None) -> DictConfig:

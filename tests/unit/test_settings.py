@@ -8,7 +8,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.sophiavl.settings import EngineSettings, SettingsError, ThinkingRewardSettings
+from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
+from recipe.sophiavl.validation import SettingsError
 
 CONFIG = Path(__file__).resolve().parents[2] / "recipe/sophiavl/config"
 SERVER = ("thinking_reward.urls=[http://127.0.0.1:8000/v1]", "thinking_reward.model=trm")
@@ -67,8 +68,8 @@ def test_outcome_only_needs_no_server() -> None:
         (("thinking_reward.urls=[]",), ("thinking_reward.urls", "thinking_reward.enable=false")),
         (("thinking_reward.urls=[localhost]",), ("thinking_reward.urls", "localhost")),
         (("thinking_reward.enable=maybe",), ("thinking_reward.enable", "'maybe'")),
-        (("thinking_reward.mode=remote",), ("thinking_reward.mode", "'remote'", "external, pool, colocated")),
-        (("thinking_reward.ocr_reward=wer",), ("thinking_reward.ocr_reward", "'wer'", "exp, linear")),
+        (("thinking_reward.mode=remote",), ("thinking_reward.mode", "'remote'", "'external', 'pool' or 'colocated'")),
+        (("thinking_reward.ocr_reward=wer",), ("thinking_reward.ocr_reward", "'wer'", "'exp' or 'linear'")),
         (("thinking_reward.max_missing_frac=2",), ("thinking_reward.max_missing_frac", "2")),
         (("thinking_reward.missing_window_steps=0",), ("thinking_reward.missing_window_steps", "0")),
         (("thinking_reward.timeout_s=0",), ("thinking_reward.timeout_s", "0")),
@@ -104,7 +105,7 @@ def test_unknown_engine_setting_is_refused() -> None:
 def test_hosted_modes_get_their_address_at_run_time() -> None:
     settings = merged("thinking_reward.mode=pool")
     assert settings.needs_verl_hosting
-    client = settings.client_config("10.0.0.1:4000", "/models/trm")
+    client = settings.client_settings("10.0.0.1:4000", "/models/trm")
     assert (tuple(client.urls), client.model) == (("http://10.0.0.1:4000/v1",), "/models/trm")
     with pytest.raises(SettingsError, match=r"reward\.reward_model\.enable=true"):
-        settings.client_config(None, "/models/trm")
+        settings.client_settings(None, "/models/trm")

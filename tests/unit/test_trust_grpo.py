@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -12,10 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recipe.sophiavl.trust_grpo import (
-    ON_MISSING,
-    SCHEDULES,
-    UNIFORM_GROUPS,
     MissingThinkingRewardError,
+    Schedule,
     TrustGRPOConfig,
     annealing_factor,
     combine_rewards,
@@ -80,11 +78,11 @@ BATCH = st.lists(RESPONSE, max_size=24).map(lambda rows: tuple(map(list, zip(*ro
 CONFIG = st.builds(
     TrustGRPOConfig,
     alpha=st.floats(0, 5),
-    schedule=st.sampled_from(SCHEDULES),
+    schedule=st.sampled_from(get_args(Schedule)),
     total_steps=st.none() | st.floats(1, 1e5),
     trust=st.booleans(),
     correct_threshold=st.floats(0.05, 1),
-    uniform_groups=st.sampled_from(UNIFORM_GROUPS),
+    uniform_groups=st.sampled_from(["keep", "outcome_only"]),
     on_missing=st.sampled_from(["drop_group", "drop_response"]),
     min_outcome=st.none() | UNIT,
 )
@@ -163,7 +161,7 @@ def test_annealing_is_exponential_unless_told() -> None:
     assert annealing_factor(1500, 1500) == pytest.approx(0.3679, abs=1e-4)
 
 
-@given(st.sampled_from(SCHEDULES), st.floats(0, 1e4), st.floats(0, 1e4), st.floats(0.1, 1e4))
+@given(st.sampled_from(get_args(Schedule)), st.floats(0, 1e4), st.floats(0, 1e4), st.floats(0.1, 1e4))
 def test_annealing_never_rises(schedule, step, later, total_steps) -> None:
     first, second = (annealing_factor(s, total_steps, schedule) for s in (step, step + later))
     assert 0 <= second <= first <= 1
@@ -342,7 +340,7 @@ def test_inputs_are_checked(outcome, thinking, groups, message) -> None:
     ],
 )
 def test_settings_are_checked(name, value) -> None:
-    with pytest.raises(ValueError, match=rf"^thinking_reward\.{name}={value!r}: use "):
+    with pytest.raises(ValueError, match=rf"^thinking_reward\.{name}={value!r}: Input should be "):
         TrustGRPOConfig(**{name: value})
 
 
@@ -363,7 +361,7 @@ def test_edges_of_the_settings_are_allowed(settings) -> None:
 
 @pytest.mark.parametrize("field", ["schedule", "uniform_groups", "on_missing"])
 def test_every_named_value_is_allowed(field) -> None:
-    for value in {"schedule": SCHEDULES, "uniform_groups": UNIFORM_GROUPS, "on_missing": ON_MISSING}[field]:
+    for value in get_args(get_type_hints(TrustGRPOConfig)[field]):
         assert getattr(TrustGRPOConfig(**{field: value}), field) == value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
-from recipe.sophiavl.trm.client_settings import ClientConfig, ScoreMode, StructuredOutput
+from recipe.sophiavl.trm.client_settings import ClientSettings, ScoreMode, StructuredOutput
 
 _SETTINGS = (
     "model",
@@ -25,7 +25,7 @@ def add_client_arguments(parser: argparse.ArgumentParser, **defaults: object) ->
     """Add the settings that say which server is asked, and how.
 
     Args:
-        defaults: other defaults than `ClientConfig`'s, by its field names.
+        defaults: other defaults than `ClientSettings`'s, by its field names.
     """
     group = parser.add_argument_group("server")
     group.add_argument(
@@ -38,7 +38,7 @@ def add_client_arguments(parser: argparse.ArgumentParser, **defaults: object) ->
         ("structured_output", StructuredOutput, "restrict replies to 0.0, 0.1 ... 1.0 on the server"),
         ("score_mode", ScoreMode, "the number in the reply, or its mean under the reply's log-probabilities"),
     ):
-        chosen = defaults.get(name, getattr(ClientConfig, name))
+        chosen = defaults.get(name, getattr(ClientSettings, name))
         group.add_argument(_flag(name), choices=get_args(kind), default=chosen, help=f"{text} (default: {chosen})")
     for name, kind, text in (
         ("max_thinking_chars", int, "longest reasoning that is sent, in characters"),
@@ -47,21 +47,21 @@ def add_client_arguments(parser: argparse.ArgumentParser, **defaults: object) ->
         ("max_concurrency", int, "requests under way at once"),
         ("timeout_s", float, "seconds for one attempt"),
     ):
-        chosen = defaults.get(name, getattr(ClientConfig, name))
+        chosen = defaults.get(name, getattr(ClientSettings, name))
         group.add_argument(_flag(name), type=kind, default=chosen, help=f"{text} (default: {chosen})")
 
 
-def client_config(given: argparse.Namespace, **fixed: object) -> ClientConfig:
+def client_settings(given: argparse.Namespace, **fixed: object) -> ClientSettings:
     """The settings of `add_client_arguments`; all attempts of one score may take three times `timeout_s`.
 
     Args:
-        fixed: further fields of `ClientConfig`.
+        fixed: further fields of `ClientSettings`.
 
     Raises:
         ValueError: a setting is out of range.
     """
     settings = {name: getattr(given, name) for name in _SETTINGS} | {"deadline_s": 3 * given.timeout_s} | fixed
-    return ClientConfig(urls=given.url, **settings)
+    return ClientSettings(urls=given.url, **settings)
 
 
 def _flag(name: str) -> str:

@@ -20,7 +20,7 @@ import aiohttp
 from recipe.sophiavl.trm import endpoint as endpoints_of
 from recipe.sophiavl.trm.breaker import CircuitBreaker, Permit
 from recipe.sophiavl.trm.cache import LruCache, SharedComputations
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.endpoint import Endpoint
 from recipe.sophiavl.trm.images import BadImageError, ImageInput
 from recipe.sophiavl.trm.metrics import ClientMetrics
@@ -92,7 +92,7 @@ class ThinkingRewardClient:
         PromptError: the prompt file cannot be used.
     """
 
-    def __init__(self, config: ClientConfig) -> None:
+    def __init__(self, config: ClientSettings) -> None:
         self.config = config
         self._template = load_template(config.prompt_path)
         self._key = read_api_key(config)
@@ -304,7 +304,7 @@ class ThinkingRewardClient:
         logger.log(level, "thinking reward: %s: %s", kind, detail)
 
 
-def read_api_key(config: ClientConfig) -> str | None:
+def read_api_key(config: ClientSettings) -> str | None:
     """The API key, from the environment.
 
     Raises:
@@ -321,7 +321,7 @@ def read_api_key(config: ClientConfig) -> str | None:
     return key
 
 
-def request_heads(config: ClientConfig) -> dict[Restriction, bytes]:
+def request_heads(config: ClientSettings) -> dict[Restriction, bytes]:
     """For each restriction, the JSON of a request up to its messages; the messages and a brace complete it."""
     shared: dict[str, Any] = {
         "model": config.model,

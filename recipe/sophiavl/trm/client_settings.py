@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, StringConstraints, TypeAdapter
+
+from recipe.sophiavl.validation import SettingsError, settings_group
 
 StructuredOutput = Literal["auto", "on", "off"]
 ScoreMode = Literal["discrete", "expected"]
 
-_POSITIVE_INT = ("max_concurrency", "breaker_failures", "max_tokens", "max_thinking_chars")
-_POSITIVE = ("connect_timeout_s", "timeout_s", "deadline_s", "breaker_reset_s")
-_NOT_NEGATIVE = ("backoff_base_s", "backoff_max_s", "temperature")
-_NOT_NEGATIVE_INT = ("max_retries", "cache_size")
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, StringConstraints(pattern=r"\S")]
+
+_HTTP_URL = TypeAdapter(HttpUrl)
 
 
-def _setting(name: str, value: object, change: str) -> ValueError:
-    return ValueError(f"thinking_reward.{name}={value!r}: {change}")
+def _base_url(url: str) -> str:
+    parts = _HTTP_URL.validate_python(url.strip())
+    if parts.username or parts.password:
+        # Not with the value, as pydantic's own errors have it: it may hold a password.
+        raise SettingsError(
+            "thinking_reward.urls: a URL holds a user name or password; remove it and put the key in the environment "
+            "variable that thinking_reward.api_key_env names"
+        )
+    if parts.query or parts.fragment or (parts.path or "").rstrip("/").endswith("/completions"):
+        raise ValueError("give the base URL only, up to and with /v1, such as http://localhost:8000/v1")
+    return url.strip().rstrip("/")
 
 
-@dataclass(frozen=True)
-class ClientConfig:
+def _each_once(urls: tuple[str, ...]) -> tuple[str, ...]:
+    # Not as a minimum length, which pydantic reports, with the whole list, when a URL in it is refused.
+    if not urls:
+        raise ValueError("give at least one base URL, such as http://localhost:8000/v1")
+    if len(set(urls)) != len(urls):
+        raise ValueError("name each endpoint once")
+    return urls
+
+
+BaseUrls = Annotated[
+    tuple[Annotated[str, AfterValidator(_base_url)], ...],
+    Field(strict=False),
+    BeforeValidator(lambda urls: [urls] if isinstance(urls, str) else urls),
+    AfterValidator(_each_once),
+]
+
+
+@settings_group("thinking_reward")
+class ClientSettings:
     """How to reach a thinking reward model (TRM) behind OpenAI-compatible servers, and how long to try.
 
     Attributes:
@@ -48,103 +75,34 @@ class ClientConfig:
         cache_size: scores remembered, so that identical ones are asked for once; 0 is off.
 
     Raises:
-        ValueError: a setting is out of range; the message names it and says what to change.
+        SettingsError: a setting is out of range; the message names it and says what to change.
     """
 
-    urls: Sequence[str]
-    model: str
-    api_key_env: str | None = None
-    max_concurrency: int = 128
-    connect_timeout_s: float = 5.0
-    timeout_s: float = 60.0
-    deadline_s: float = 180.0
-    max_retries: int = 3
-    backoff_base_s: float = 0.5
-    backoff_max_s: float = 8.0
-    breaker_failures: int = 16
-    breaker_reset_s: float = 10.0
-    temperature: float = 0.0
-    max_tokens: int = 16
+    urls: BaseUrls
+    model: Name
+    api_key_env: Name | None = None
+    max_concurrency: Count = 128
+    connect_timeout_s: Seconds = 5.0
+    timeout_s: Seconds = 60.0
+    deadline_s: Seconds = 180.0
+    max_retries: Annotated[int, Field(ge=0)] = 3
+    backoff_base_s: Annotated[float, Field(ge=0)] = 0.5
+    backoff_max_s: Annotated[float, Field(ge=0)] = 8.0
+    breaker_failures: Count = 16
+    breaker_reset_s: Seconds = 10.0
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    max_tokens: Count = 16
     structured_output: StructuredOutput = "auto"
     score_mode: ScoreMode = "discrete"
-    expected_min_mass: float = 0.5
-    prompt_path: str | None = None
-    max_thinking_chars: int = 16_000
-    cache_size: int = 100_000
+    expected_min_mass: Annotated[float, Field(gt=0, le=1)] = 0.5
+    prompt_path: Name | None = None
+    max_thinking_chars: Count = 16_000
+    cache_size: Annotated[int, Field(ge=0)] = 100_000
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "urls", _checked_urls(self.urls))
-        if not isinstance(self.model, str) or not self.model.strip():
-            raise _setting("model", self.model, "set the name under which the server at thinking_reward.urls serves it")
-        for name in ("api_key_env", "prompt_path"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, str) or not value.strip()):
-                raise _setting(name, value, "give a name, or null for none")
-        self._check_numbers()
-        for name, kind in (("structured_output", StructuredOutput), ("score_mode", ScoreMode)):
-            if getattr(self, name) not in get_args(kind):
-                raise _setting(name, getattr(self, name), f"use one of {', '.join(get_args(kind))}")
         if self.deadline_s <= self.timeout_s:
-            raise _setting(
-                "deadline_s",
-                self.deadline_s,
-                f"raise it above thinking_reward.timeout_s={self.timeout_s}, or lower that: a deadline no longer than "
-                "one attempt would end attempts before their own limit shows that a server hangs",
+            raise SettingsError(
+                f"thinking_reward.deadline_s={self.deadline_s!r}: raise it above thinking_reward.timeout_s="
+                f"{self.timeout_s}, or lower that: a deadline no longer than one attempt would end attempts before "
+                "their own limit shows that a server hangs"
             )
-
-    def _check_numbers(self) -> None:
-        for name in (*_POSITIVE_INT, *_POSITIVE, *_NOT_NEGATIVE, *_NOT_NEGATIVE_INT, "expected_min_mass"):
-            value = getattr(self, name)
-            whole = name in _POSITIVE_INT or name in _NOT_NEGATIVE_INT
-            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
-                raise _setting(name, value, "give a whole number" if whole else "give a number")
-            if not math.isfinite(value):
-                raise _setting(name, value, "give a finite number")
-            if name in (*_POSITIVE_INT, *_POSITIVE) and value <= 0:
-                raise _setting(name, value, "give a number above 0")
-            if value < 0:
-                raise _setting(name, value, "give 0 or more")
-        if not 0 < self.expected_min_mass <= 1:
-            raise _setting("expected_min_mass", self.expected_min_mass, "give a probability above 0 and at most 1")
-
-    @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """The names of all settings."""
-        return tuple(field.name for field in fields(cls))
-
-
-def _checked_urls(urls: Sequence[str] | str) -> tuple[str, ...]:
-    given = (urls,) if isinstance(urls, str) else tuple(urls or ())
-    if not given:
-        raise _setting("urls", urls, "give at least one base URL, such as http://localhost:8000/v1")
-    checked: list[str] = []
-    for url in given:
-        if not isinstance(url, str):
-            raise _setting("urls", url, "give URLs as text, such as http://localhost:8000/v1")
-        checked.append(_checked_url(url))
-    if len(set(checked)) != len(checked):
-        raise _setting("urls", list(given), "name each endpoint once")
-    return tuple(checked)
-
-
-def _checked_url(url: str) -> str:
-    stripped = url.strip().rstrip("/")
-    try:
-        parts = urlsplit(stripped)
-    except ValueError as error:
-        raise _setting("urls", url, f"give a base URL, such as http://localhost:8000/v1 ({error})") from error
-    if "@" in parts.netloc:
-        # The value is left out: it may hold a password.
-        raise ValueError(
-            "thinking_reward.urls: a URL holds a user name or password; remove it and put the key in the "
-            "environment variable that thinking_reward.api_key_env names"
-        )
-    try:
-        port = parts.port
-    except ValueError:
-        port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or any(c.isspace() for c in stripped):
-        raise _setting("urls", url, "give a base URL, such as http://localhost:8000/v1")
-    if parts.query or parts.fragment or parts.path.endswith(("/chat/completions", "/completions")):
-        raise _setting("urls", url, "give the base URL only, up to and with /v1")
-    return stripped

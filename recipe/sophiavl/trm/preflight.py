@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from recipe.sophiavl.trm.arguments import add_client_arguments, client_config
+from recipe.sophiavl.trm.arguments import add_client_arguments, client_settings
 from recipe.sophiavl.trm.client import ThinkingRewardClient, read_api_key, request_heads
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.images import data_url, digest_image
 from recipe.sophiavl.trm.parse import parse_score
 from recipe.sophiavl.trm.prompt import PromptError, clean_thinking, load_template, prepare_prompt
@@ -75,7 +75,7 @@ class PreflightError(RuntimeError):
         self.failed = tuple(failed)
 
 
-async def preflight(config: ClientConfig) -> list[Check]:
+async def preflight(config: ClientSettings) -> list[Check]:
     """Check every endpoint. A check that makes the later ones pointless ends that endpoint's list.
 
     Raises:
@@ -91,7 +91,7 @@ async def preflight(config: ClientConfig) -> list[Check]:
     return checks
 
 
-def run_preflight(config: ClientConfig) -> None:
+def run_preflight(config: ClientSettings) -> None:
     """Check every endpoint, from code that is not asynchronous.
 
     Raises:
@@ -109,7 +109,7 @@ def run_preflight(config: ClientConfig) -> None:
 class _Endpoint:
     """The checks of one endpoint, in order."""
 
-    def __init__(self, config: ClientConfig, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(self, config: ClientSettings, session: aiohttp.ClientSession, url: str) -> None:
         self._config = config
         self._session = session
         self._url = url
@@ -248,7 +248,7 @@ class _Endpoint:
         return [self._passed(name, f"{first}, in {scores[0].latency_s:.2f} s and {scores[1].latency_s:.2f} s")]
 
 
-def _fix_of_missing(error: str, config: ClientConfig) -> str:
+def _fix_of_missing(error: str, config: ClientSettings) -> str:
     if error == "unparsable":
         return (
             f"the reply is no score: set thinking_reward.structured_output={config.structured_output!r} to 'on', use "
@@ -310,7 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     console = Console()
     try:
-        checks = asyncio.run(preflight(client_config(given)))
+        checks = asyncio.run(preflight(client_settings(given)))
     except (ValueError, PromptError) as error:
         console.print(escape(str(error)), style="red", soft_wrap=True, highlight=False)
         return 2

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.expected import expected_score
 from recipe.sophiavl.trm.parse import find_score
 from recipe.sophiavl.trm.scale import VALUES
 from recipe.sophiavl.trm.transport import Reply
 
 
-def read_score(reply: Reply, config: ClientConfig, *, restricted: bool) -> tuple[float | None, str | None]:
+def read_score(reply: Reply, config: ClientSettings, *, restricted: bool) -> tuple[float | None, str | None]:
     """The score in [0, 1], or None and one of "unparsable", "no_logprobs", "no_mass".
 
     Args:

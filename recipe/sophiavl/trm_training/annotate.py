@@ -26,9 +26,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from recipe.sophiavl.trm.arguments import add_client_arguments, client_config
+from recipe.sophiavl.trm.arguments import add_client_arguments, client_settings
 from recipe.sophiavl.trm.client import ThinkingRewardClient, ThinkingScore
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.metrics import percentile
 from recipe.sophiavl.trm.prompt import load_template
 from recipe.sophiavl.trm.questions import digest_of
@@ -142,7 +142,7 @@ def journal_path(out: Path) -> Path:
     return out.with_suffix(".journal.jsonl")
 
 
-def annotate(files: Sequence[Path], out: Path, config: ClientConfig, settings: AnnotateSettings) -> Summary:
+def annotate(files: Sequence[Path], out: Path, config: ClientSettings, settings: AnnotateSettings) -> Summary:
     """Ask the judge for every sample that the journal lacks, then write `out`: the rows in order, with their scores.
 
     The output is written when every pair has all its results, with a score or without; until then, the same call goes
@@ -182,7 +182,7 @@ def annotate(files: Sequence[Path], out: Path, config: ClientConfig, settings: A
         return _summary(plan, journal, settings, asked, missing, written)
 
 
-def asked_with(config: ClientConfig) -> dict[str, Any]:
+def asked_with(config: ClientSettings) -> dict[str, Any]:
     """What makes two scores comparable: the judge, and how it is asked."""
     return {
         "model": config.model,
@@ -260,7 +260,7 @@ async def _ask_all(
     tasks: Iterator[_Task],
     plan: _Plan,
     journal: Journal,
-    config: ClientConfig,
+    config: ClientSettings,
     settings: AnnotateSettings,
     asked: Asked,
 ) -> None:
@@ -369,7 +369,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = AnnotateSettings(
             given.samples, given.retry_unreadable, given.allow_missing, given.limit, given.stop_after
         )
-        summary = annotate(given.files, given.out, client_config(given), settings)
+        summary = annotate(given.files, given.out, client_settings(given), settings)
     except KeyboardInterrupt:
         print(f"\ninterrupted; results so far are in {journal_path(given.out)}: {again}", file=sys.stderr)
         return 130

@@ -9,7 +9,7 @@ import torch
 from verl.trainer.sft_trainer import SFTTrainer
 from verl.utils.distributed import destroy_global_process_group, initialize_global_process_group
 
-from recipe.sophiavl.settings import SettingsError
+from recipe.sophiavl.validation import SettingsError
 
 logger = logging.getLogger(__name__)
 

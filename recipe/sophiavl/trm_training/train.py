@@ -15,8 +15,8 @@ import hydra  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
 from recipe.sophiavl.data_files import expand_patterns  # noqa: E402
-from recipe.sophiavl.settings import SettingsError  # noqa: E402
 from recipe.sophiavl.trm.prompt import PromptError, load_template  # noqa: E402
+from recipe.sophiavl.validation import SettingsError  # noqa: E402
 
 
 def check(config: DictConfig) -> None:

@@ -33,7 +33,7 @@ def image_row(number: int, folder: str = "Math", **changes: Any) -> dict[str, An
     """A published numerical row with an image."""
     row = {
         "problem_id": number,
-        "problem": f"Subtract {number} cyan cubes. How many objects are left?",
+        "problem": f"Take away {number} of the balls. How many things remain?",
         "data_type": "image",
         "problem_type": "numerical",
         "options": [],

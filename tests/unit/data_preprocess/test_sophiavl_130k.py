@@ -43,7 +43,7 @@ def test_every_folder_and_type_comes_out(tmp_path: Path) -> None:
 
 def test_an_image_row_field_by_field(tmp_path: Path) -> None:
     convert(write_dataset(tmp_path / "in", [image_row(7)]), tmp_path / "out")
-    question = "Subtract 7 cyan cubes. How many objects are left?"
+    question = "Take away 7 of the balls. How many things remain?"
     assert output_rows(tmp_path / "out") == [
         {
             "data_source": "CLEVR-Math",

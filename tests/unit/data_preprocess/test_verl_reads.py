@@ -32,7 +32,7 @@ def test_rl_rows(shard: Path, tmp_path: Path) -> None:
     image, text = by_source["CLEVR-Math"]["raw_prompt"][1]["content"]
     assert (image["type"], image["image"].size) == ("image", (20, 16))
     assert isinstance(image["image"], Image.Image)
-    assert text == {"type": "text", "text": "Subtract 2 cyan cubes. How many objects are left?"}
+    assert text == {"type": "text", "text": "Take away 2 of the balls. How many things remain?"}
     assert by_source["CLEVR-Math"]["reward_model"] == {"style": "rule", "ground_truth": "5"}
 
 

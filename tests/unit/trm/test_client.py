@@ -14,7 +14,7 @@ from PIL import Image
 
 from recipe.sophiavl.trm import questions
 from recipe.sophiavl.trm.client import ThinkingRewardClient
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.scale import VALUES
 from tests.support.stand_in import completion, make_app, serve
 from tests.support.vllm_server import free_port
@@ -51,7 +51,7 @@ class Server:
 
 def make_client(*urls, **changes):
     settings = {"model": "trm", "backoff_base_s": 0.001, "backoff_max_s": 0.002, "timeout_s": 20.0, "deadline_s": 30.0}
-    return ThinkingRewardClient(ClientConfig(urls=urls, **{**settings, **changes}))
+    return ThinkingRewardClient(ClientSettings(urls=urls, **{**settings, **changes}))
 
 
 def status(code, **headers):

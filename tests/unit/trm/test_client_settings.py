@@ -3,15 +3,15 @@
 import pytest
 
 from recipe.sophiavl.trm.client import ThinkingRewardClient
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 
 URL = "http://localhost:8000/v1"
 
 
 def test_defaults_are_valid_and_urls_are_normalised():
-    config = ClientConfig(urls=[f"{URL}/", "https://host.example/v1"], model="trm")
+    config = ClientSettings(urls=[f"{URL}/", "https://host.example/v1"], model="trm")
     assert config.urls == (URL, "https://host.example/v1")
-    assert ClientConfig(urls=URL, model="trm").urls == (URL,)
+    assert ClientSettings(urls=URL, model="trm").urls == (URL,)
 
 
 @pytest.mark.parametrize(
@@ -38,12 +38,12 @@ def test_defaults_are_valid_and_urls_are_normalised():
 )
 def test_wrong_urls_are_refused(urls):
     with pytest.raises(ValueError, match=r"thinking_reward\.urls"):
-        ClientConfig(urls=urls, model="trm")
+        ClientSettings(urls=urls, model="trm")
 
 
 def test_a_password_in_a_url_is_refused_and_not_repeated():
     with pytest.raises(ValueError, match=r"thinking_reward\.urls.*api_key_env") as caught:
-        ClientConfig(urls=["http://me:hunter2@host/v1"], model="trm")
+        ClientSettings(urls=["http://me:hunter2@host/v1"], model="trm")
     assert "hunter2" not in str(caught.value)
 
 
@@ -81,11 +81,11 @@ def test_a_password_in_a_url_is_refused_and_not_repeated():
 def test_wrong_values_are_refused_by_name(name, value):
     settings = {"urls": [URL], "model": "trm", name: value}
     with pytest.raises(ValueError, match=rf"^thinking_reward\.{name}={value!r}: ".replace("(", r"\(")):
-        ClientConfig(**settings)
+        ClientSettings(**settings)
 
 
 def test_a_key_variable_that_is_not_set_stops_the_client(monkeypatch):
     monkeypatch.delenv("TRM_KEY", raising=False)
-    config = ClientConfig(urls=[URL], model="trm", api_key_env="TRM_KEY")
+    config = ClientSettings(urls=[URL], model="trm", api_key_env="TRM_KEY")
     with pytest.raises(ValueError, match=r"thinking_reward\.api_key_env='TRM_KEY'.*not set"):
         ThinkingRewardClient(config)

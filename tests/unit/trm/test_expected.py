@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.expected import expected_score, value_masses
 from recipe.sophiavl.trm.reply import read_score
 from recipe.sophiavl.trm.transport import Reply, TokenChoice
@@ -83,7 +83,7 @@ def test_a_second_decimal_is_not_looked_at():
 
 
 def expected_config(**changes):
-    return ClientConfig(urls=["http://h/v1"], model="m", score_mode="expected", **changes)
+    return ClientSettings(urls=["http://h/v1"], model="m", score_mode="expected", **changes)
 
 
 def test_the_reply_gives_a_score_or_the_reason_for_none():
@@ -109,5 +109,5 @@ def test_the_reply_gives_a_score_or_the_reason_for_none():
     ],
 )
 def test_a_number_at_the_end_of_a_cut_reply_may_lack_digits(text, restricted, value):
-    config = ClientConfig(urls=["http://h/v1"], model="m")
+    config = ClientSettings(urls=["http://h/v1"], model="m")
     assert read_score(Reply(text, True, None, {}), config, restricted=restricted)[0] == value

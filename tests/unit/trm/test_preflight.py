@@ -6,7 +6,7 @@ import json
 import pytest
 from aiohttp import web
 
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.preflight import PreflightError, main, preflight, run_preflight, sample_text
 from tests.support.stand_in import completion, make_app, serve
 from tests.support.vllm_server import free_port
@@ -48,7 +48,7 @@ class Server:
 
 async def check(server, **changes):
     async with serve(make_app(server.chat)) as url:
-        return await preflight(ClientConfig(urls=(url,), **{"model": "stand-in", "max_retries": 0, **changes}))
+        return await preflight(ClientSettings(urls=(url,), **{"model": "stand-in", "max_retries": 0, **changes}))
 
 
 def failed(checks):
@@ -97,7 +97,7 @@ def test_the_right_key_passes(monkeypatch):
 def test_every_endpoint_is_checked():
     async def two():
         async with serve(make_app(Server().chat)) as good, serve(make_app(Server(images=False).chat)) as bad:
-            return good, bad, await preflight(ClientConfig(urls=(good, bad), model="stand-in"))
+            return good, bad, await preflight(ClientSettings(urls=(good, bad), model="stand-in"))
 
     good, bad, checks = asyncio.run(two())
     assert {one.endpoint for one in checks if one.ok} == {good, bad}
@@ -106,7 +106,7 @@ def test_every_endpoint_is_checked():
 
 def test_run_preflight_works_beside_a_running_event_loop():
     async def inside():
-        run_preflight(ClientConfig(urls=(f"http://127.0.0.1:{free_port()}/v1",), model="m"))
+        run_preflight(ClientSettings(urls=(f"http://127.0.0.1:{free_port()}/v1",), model="m"))
 
     with pytest.raises(PreflightError, match="reachable"):
         asyncio.run(inside())

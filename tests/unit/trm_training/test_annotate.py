@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
 
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm_training.annotate import AnnotateSettings, annotate, journal_path, main
 from recipe.sophiavl.trm_training.journal import JournalError
 from recipe.sophiavl.trm_training.pairs import PAIR_SCHEMA, PairsError
@@ -26,7 +26,7 @@ KILLS = 10
 async def run(url, files, out, settings=None, **changes):
     """`annotate` in a thread, beside the judge's event loop."""
     defaults = {"max_concurrency": 8, "backoff_base_s": 0.001, "backoff_max_s": 0.002, "breaker_reset_s": 0.01}
-    config = ClientConfig(urls=[url], **{"model": "judge", **defaults, **changes})
+    config = ClientSettings(urls=[url], **{"model": "judge", **defaults, **changes})
     files = [files] if not isinstance(files, list) else files
     return await asyncio.to_thread(annotate, files, out, config, settings or AnnotateSettings())
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm_training.evaluate import evaluation as evaluating
 from recipe.sophiavl.trm_training.evaluate.edits import Edit
 from recipe.sophiavl.trm_training.evaluate.evaluation import Options, Results
@@ -22,7 +22,7 @@ from recipe.sophiavl.trm_training.evaluate.sensitivity import EditedScore
 from tests.support.scored_rows import make_row, write_rows
 
 HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)></dd>{{ 7 * 7 }}$x^2$ [red]"
-CONFIG = ClientConfig(urls=("http://localhost:1/v1",), model=HOSTILE)
+CONFIG = ClientSettings(urls=("http://localhost:1/v1",), model=HOSTILE)
 
 
 def make_results(tmp_path, edits=True, **changes):

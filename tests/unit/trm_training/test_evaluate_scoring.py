@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from recipe.sophiavl.trm.client import ThinkingRewardClient
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm_training.evaluate.scoring import Request, Scored, ServerError, score_all, values_of
 from tests.support.stand_in import completion, make_app, serve
 
@@ -24,7 +24,7 @@ async def client_of(answer, **changes):
     settings = {"structured_output": "off", "max_retries": 0, "cache_size": 0, **changes}
     async with (
         serve(make_app(chat)) as url,
-        ThinkingRewardClient(ClientConfig(urls=(url,), model="trm", **settings)) as client,
+        ThinkingRewardClient(ClientSettings(urls=(url,), model="trm", **settings)) as client,
     ):
         yield client
 

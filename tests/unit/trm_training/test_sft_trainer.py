@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 
-from recipe.sophiavl.settings import SettingsError
 from recipe.sophiavl.trm_training.sft_trainer import freeze_vision
+from recipe.sophiavl.validation import SettingsError
 from tests.support.training import REPOSITORY
 
 POLICY = REPOSITORY / "examples/quickstart/models/policy"

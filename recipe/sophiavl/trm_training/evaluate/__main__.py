@@ -16,9 +16,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from recipe.sophiavl.trm.arguments import add_client_arguments, client_config
+from recipe.sophiavl.trm.arguments import add_client_arguments, client_settings
 from recipe.sophiavl.trm.client import read_api_key
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.prompt import PromptError, load_template
 from recipe.sophiavl.trm_training.evaluate.evaluation import Options, evaluate, save
 from recipe.sophiavl.trm_training.evaluate.outputs import (
@@ -89,11 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return DONE
 
 
-def _prepare(given: argparse.Namespace) -> tuple[ClientConfig, EvaluationSet, Evaluation | None]:
+def _prepare(given: argparse.Namespace) -> tuple[ClientSettings, EvaluationSet, Evaluation | None]:
     """Check everything that can be wrong before the server is asked."""
     try:
         # Without a cache: an unchanged text that is asked again must be asked again.
-        config = client_config(given, cache_size=0)
+        config = client_settings(given, cache_size=0)
         read_api_key(config)
     except ValueError as error:
         raise EvaluationError(str(error)) from error

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from recipe.sophiavl.trm.client import ThinkingRewardClient
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.prompt import load_template
 from recipe.sophiavl.trm_training.evaluate import figures, sensitivity
 from recipe.sophiavl.trm_training.evaluate.bootstrap import Interval, intervals
@@ -80,7 +80,7 @@ class Results:
     evaluation: Evaluation
 
 
-async def evaluate(data: EvaluationSet, config: ClientConfig, options: Options) -> Results:
+async def evaluate(data: EvaluationSet, config: ClientSettings, options: Options) -> Results:
     """Ask for all scores and compute all figures.
 
     Raises:
@@ -120,7 +120,7 @@ def _evaluation(
     data: EvaluationSet,
     scores: Sequence[Scored],
     edited: Sequence[EditedScore] | None,
-    config: ClientConfig,
+    config: ClientSettings,
     options: Options,
 ) -> dict[str, Any]:
     trm = values_of(scores)
@@ -163,7 +163,7 @@ def _figure(statistic: Statistic, span: Interval) -> dict[str, Any]:
     return figure if span.reason is None else {**figure, "reason": span.reason}
 
 
-def _settings(data: EvaluationSet, config: ClientConfig, options: Options) -> dict[str, Any]:
+def _settings(data: EvaluationSet, config: ClientSettings, options: Options) -> dict[str, Any]:
     names = (
         "model",
         "score_mode",

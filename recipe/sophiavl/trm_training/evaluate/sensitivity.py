@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recipe.sophiavl.trm.client import ThinkingRewardClient
-from recipe.sophiavl.trm.client_settings import ClientConfig
+from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.prompt import clean_thinking, load_template
 from recipe.sophiavl.trm_training.evaluate.edits import Edit, mix_languages, plant_error, repeat_steps
 from recipe.sophiavl.trm_training.evaluate.rows import EvaluationSet, Row, stream_rows
@@ -79,7 +79,11 @@ async def score_edits(
 
 
 def _requests(
-    config: ClientConfig, data: EvaluationSet, places: Sequence[int], seed: int, edits: dict[int, tuple[int, str, Edit]]
+    config: ClientSettings,
+    data: EvaluationSet,
+    places: Sequence[int],
+    seed: int,
+    edits: dict[int, tuple[int, str, Edit]],
 ) -> Iterator[Request]:
     """A request for each edit that applies; `edits` takes all of them, by key."""
     donors = _donors(data, seed)
