@@ -237,7 +237,9 @@ class ThinkingRewardClient:
 
     async def _messages(self, question: Question, thinking: str) -> bytes:
         prompt = await self._questions.prepare(question)
-        return prompt.messages_json(clean_thinking(self._template, thinking, self.config.max_thinking_chars))
+        # In a thread: a long text must not hold up the loop that all requests under way share.
+        cleaned = await asyncio.to_thread(clean_thinking, self._template, thinking, self.config.max_thinking_chars)
+        return prompt.messages_json(cleaned)
 
     async def _pause(self, retry: int, ranked: Sequence[Endpoint], progress: _Progress) -> bool:
         """Wait before a retry; False, at once, where the wait would outlast the deadline."""

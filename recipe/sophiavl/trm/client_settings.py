@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, StringConstraints, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, StringConstraints, TypeAdapter, ValidationError
 
 from recipe.sophiavl.validation import SettingsError, settings_group
 
@@ -19,7 +19,11 @@ _HTTP_URL = TypeAdapter(HttpUrl)
 
 
 def _base_url(url: str) -> str:
-    parts = _HTTP_URL.validate_python(url.strip())
+    advice = "give a base URL, up to and with /v1, such as http://localhost:8000/v1"
+    try:
+        parts = _HTTP_URL.validate_python(url.strip())
+    except ValidationError as error:
+        raise ValueError(f"{advice} ({error.errors()[0]['msg']})") from error
     if parts.username or parts.password:
         # Not with the value, as pydantic's own errors have it: it may hold a password.
         raise SettingsError(
@@ -27,7 +31,7 @@ def _base_url(url: str) -> str:
             "variable that thinking_reward.api_key_env names"
         )
     if parts.query or parts.fragment or (parts.path or "").rstrip("/").endswith("/completions"):
-        raise ValueError("give the base URL only, up to and with /v1, such as http://localhost:8000/v1")
+        raise ValueError(f"{advice}, without more")
     return url.strip().rstrip("/")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 ImageInput = Any
-"""PNG or JPEG bytes, a PIL image, a ``data:image/...`` URL, or a mapping with ``bytes``, ``image`` or ``path``."""
+"""PNG or JPEG bytes, a PIL image, a ``data:image/...`` URL, a path, or a mapping with ``bytes``, ``image`` or ``path``."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
@@ -93,12 +93,12 @@ def load_image(image: ImageInput) -> bytes | Image.Image:
             raise BadImageError("image has no bytes")
         return bytes(image)
     if isinstance(image, str):
-        return _from_data_url(image)
+        return _from_data_url(image) if image.startswith("data:") else _from_file(image.removeprefix("file://"))
     if isinstance(image, Mapping):
         return _from_mapping(image)
     raise TypeError(
-        f"image of type {type(image).__name__}: give PNG or JPEG bytes, a PIL image, a data URL, or a mapping with "
-        "'bytes', 'image' or 'path'"
+        f"image of type {type(image).__name__}: give PNG or JPEG bytes, a PIL image, a data URL, a path, or a mapping "
+        "with 'bytes', 'image' or 'path'"
     )
 
 
@@ -107,17 +107,21 @@ def _from_mapping(image: Mapping[str, Any]) -> bytes | Image.Image:
         if image.get(key) is not None:
             return load_image(image[key])
     if image.get("path"):
-        try:
-            return load_image(Path(image["path"]).read_bytes())
-        except OSError as error:
-            raise BadImageError(f"image file {image['path']} cannot be read: {error}") from error
+        return _from_file(image["path"])
     raise TypeError(f"image mapping with keys {sorted(image)}: one of 'bytes', 'image', 'path' must be set")
+
+
+def _from_file(path: str) -> bytes:
+    try:
+        return load_image(Path(path).read_bytes())
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise BadImageError(f"image file {path} cannot be read: {error}") from error
 
 
 def _from_data_url(url: str) -> bytes:
     head, comma, payload = url.partition(",")
     if not (comma and head.startswith("data:image/") and head.endswith(";base64")):
-        raise BadImageError("an image given as text must be a data:image/...;base64,... URL")
+        raise BadImageError("an image URL must be data:image/...;base64,...")
     try:
         return load_image(base64.b64decode(payload, validate=True))
     except binascii.Error as error:

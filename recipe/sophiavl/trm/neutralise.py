@@ -30,6 +30,9 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 # Full-width and small forms count too: some tokenizers normalise them to ASCII before they look for control tokens.
 _ANGLE = re.compile(r"[<＜﹤](?![\s=])")
 _SQUARE = re.compile(r"[\[［](?=[/／]?[A-Za-z_]+[\]］])")
+# What may stand around a delimiter's words in its line, and what makes it look like one in the middle of a line.
+_DECORATION = re.compile(r"[^\w\n]*")
+_MARKS = re.compile(r"[^\w\s]{2}")
 _ONE_CHARACTER = re.compile(r"(.)\1{63,}", re.DOTALL)
 _KEPT_OF_CHARACTER = 8
 _LONGEST_PHRASE = 48
@@ -72,17 +75,31 @@ def break_control_tokens(text: str) -> str:
 def _split_delimiters(text: str, delimiters: Sequence[str]) -> str:
     for delimiter in delimiters:
         words = re.findall(r"\w+", delimiter)
-        if words:
-            # A line that reads like the delimiter, or its words with any decoration, would fool a judge as well.
-            core = r"[\W_]+".join(map(re.escape, words))
-            if words[0].lower() not in text.lower():
-                continue
-            pattern = rf"^[^\w\n]*{core}[^\w\n]*$|[^\w\s]{{2,}}[^\w\n]*{core}[^\w\n]*"
-            replacement = f"(marker: {' '.join(words)})"
-        else:
-            pattern, replacement = re.escape(delimiter), " ".join(delimiter)
-        text = re.sub(pattern, lambda _match, new=replacement: new, text, flags=re.IGNORECASE | re.MULTILINE)
+        text = _mention(text, words) if words else text.replace(delimiter, " ".join(delimiter))
     return text
+
+
+def _mention(text: str, words: Sequence[str]) -> str:
+    """Replace a line that reads like a delimiter of these words, or the words behind decoration, by a plain mention.
+
+    Either would fool a judge. The words are looked for first and their decoration is measured from there: one pattern
+    for all of it takes cubic time on a long run of punctuation.
+    """
+    mention = f"(marker: {' '.join(words)})"
+    pieces: list[str] = []
+    done = seen = 0
+    for match in re.finditer(r"[\W_]+".join(map(re.escape, words)), text, re.IGNORECASE):
+        before = _DECORATION.match(text[seen : match.start()][::-1])[0][::-1]
+        end = _DECORATION.match(text, match.end()).end()
+        start = match.start() - len(before)
+        seen = match.end()
+        alone = (start == 0 or text[start - 1] == "\n") and (end == len(text) or text[end] == "\n")
+        marked = _MARKS.search(before)
+        if alone or marked:
+            start = max(done, start if alone else start + marked.start())
+            pieces += [text[done:start], mention]
+            done = end
+    return "".join([*pieces, text[done:]])
 
 
 def _cut_phrases(text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,13 +145,24 @@ def parse_reply(raw: bytes) -> Reply:
 
 
 def _tokens(logprobs: Any) -> tuple[TokenChoice, ...] | None:
+    """The generated tokens; None where there are none, or a number among them is no log-probability."""
     if not logprobs or not logprobs.get("content"):
+        return None
+    content = logprobs["content"]
+    numbers = [entry["logprob"] for token in content for entry in (token, *token["top_logprobs"])]
+    if not all(map(_is_log_probability, numbers)):
         return None
     return tuple(
         TokenChoice(
             text=str(token["token"]),
-            logprob=float(token["logprob"]),
-            alternatives=tuple((str(other["token"]), float(other["logprob"])) for other in token["top_logprobs"]),
+            logprob=min(0.0, token["logprob"]),
+            alternatives=tuple((str(other["token"]), min(0.0, other["logprob"])) for other in token["top_logprobs"]),
         )
-        for token in logprobs["content"]
+        for token in content
     )
+
+
+def _is_log_probability(value: Any) -> bool:
+    """Finite and not above 0, but for rounding: the sum of a softmax may exceed 1 in its last bits."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and math.isfinite(value) and value <= 1e-4

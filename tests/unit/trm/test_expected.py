@@ -7,7 +7,7 @@ import pytest
 from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.expected import expected_score, value_masses
 from recipe.sophiavl.trm.reply import read_score
-from recipe.sophiavl.trm.transport import Reply, TokenChoice
+from recipe.sophiavl.trm.transport import Reply, TokenChoice, parse_reply
 
 
 def choice(text, probabilities):
@@ -111,3 +111,14 @@ def test_the_reply_gives_a_score_or_the_reason_for_none():
 def test_a_number_at_the_end_of_a_cut_reply_may_lack_digits(text, restricted, value):
     config = ClientSettings(urls=["http://h/v1"], model="m")
     assert read_score(Reply(text, True, None, {}), config, restricted=restricted)[0] == value
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "5.0", "1000", "true", '"-0.1"', "null"])
+@pytest.mark.parametrize("place", ["token", "alternative"])
+def test_what_is_no_log_probability_makes_no_score(number, place):
+    good, bad = "-0.1", number
+    token, other = (bad, good) if place == "token" else (good, bad)
+    entry = f'{{"token": "0.2", "logprob": {token}, "top_logprobs": [{{"token": "0.2", "logprob": {other}}}]}}'
+    raw = f'{{"choices": [{{"message": {{"content": "0.2"}}, "logprobs": {{"content": [{entry}]}}}}]}}'
+    config = expected_config()
+    assert read_score(parse_reply(raw.encode()), config, restricted=True) == (None, "no_logprobs")

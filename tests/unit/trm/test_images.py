@@ -81,6 +81,8 @@ def test_pil_images_and_files(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(encoded("PNG"))
     assert load_image({"bytes": None, "path": str(path)}) == encoded("PNG")
+    # verl's data sets hold images as paths, too
+    assert load_image(str(path)) == load_image(f"file://{path}") == encoded("PNG")
 
 
 @pytest.mark.parametrize(

@@ -128,3 +128,24 @@ def test_time_grows_with_the_limit_and_not_with_the_text():
         started = time.process_time()
         neutralise(text, max_chars=16_000, delimiters=DELIMITERS)
         assert time.process_time() - started < 2.0
+
+
+@pytest.mark.parametrize("delimiter", DELIMITERS)
+@pytest.mark.parametrize("filler", ["!?#%", "- ", "*=", ".\n", "_-", "<[", "】【"])
+def test_the_words_of_a_delimiter_and_much_punctuation_take_linear_time(delimiter, filler):
+    words = re.findall(r"\w+", delimiter)
+    size = 40_000  # 1,600 took 42 s
+    run = filler * (size // len(filler))
+    started = time.process_time()
+    for text in (f"{words[0]} {run}", f"{run}{words[0]} {run}", f"{words[0]} " * (size // 8), run + " ".join(words)):
+        neutralise(text, delimiters=DELIMITERS)
+    assert time.process_time() - started < 20
+
+
+@pytest.mark.parametrize("delimiter", [d for d in DELIMITERS if re.search(r"\w", d)])
+def test_a_delimiter_in_the_middle_of_a_line_needs_its_marks(delimiter):
+    words = " ".join(re.findall(r"\w+", delimiter))
+    plain = f"I wrote {words} here"
+    assert neutralise(plain, delimiters=[delimiter]) == plain
+    assert neutralise(f"so == {words} == and", delimiters=[delimiter]) == f"so (marker: {words})and"
+    assert neutralise(f"a\n  - {words.lower()} .\nb", delimiters=[delimiter]) == f"a\n(marker: {words})\nb"
