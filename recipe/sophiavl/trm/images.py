@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 ImageInput = Any
-"""PNG or JPEG bytes, a PIL image, a ``data:image/...`` URL, a path, or a mapping with ``bytes``, ``image`` or ``path``."""
+"""PNG or JPEG bytes, a PIL image, a data URL, a path, or a mapping with ``bytes``, ``image`` or ``path``."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
