@@ -1,0 +1,112 @@
+"""Every name of verl and TransferQueue that is private or not yet stable, and that the recipe stands on.
+
+Moving to another verl is an edit of this file (and of `repairs`, which replaces faulty code of verl). `EXPECTED` also
+lists the methods that `trainer.TrustGRPOMixin` overrides: a method that upstream renames would never be called.
+verl 0.9.1, TransferQueue 0.1.11.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+from importlib import import_module
+from typing import Any
+
+_TRAINER = "verl.trainer.ppo.v1.trainer_base"
+
+# module -> (dotted name, what the recipe does with it)
+EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
+    "verl.trainer.main_ppo": (
+        ("run_ppo", "starts Ray and the task runner"),
+        ("TaskRunnerV1.__ray_metadata__.modified_class", "is subclassed by task_runner"),
+    ),
+    _TRAINER: (
+        ("TRAINER_REGISTRY", "gets the Trust-GRPO class for trainer.v1.trainer_mode"),
+        ("get_trainer_cls", "finds the class to build on"),
+        *(
+            (f"PPOTrainer.{method}", "is overridden by trainer.TrustGRPOMixin")
+            for method in (
+                "_init_dataloader",
+                "on_init_end",
+                "on_step_begin",
+                "on_step_end",
+                "_compute_reward_colocate",
+                "_compute_old_log_prob",
+                "_compute_advantage",
+                "_save_checkpoint",
+                "_dump_generations",
+                "_shutdown_dump_executor",
+                "get_reward_handles",
+            )
+        ),
+    ),
+    "verl.experimental.reward_loop.reward_manager.registry": (("REWARD_MANAGER", "must hold our manager"),),
+    "verl.plugin.platform": (("get_platform", "tells which platform verl runs on"),),
+    "verl.utils.tensordict_utils": (("maybe_fix_3d_position_ids", "is replaced by repairs"),),
+    "verl.models.transformers.qwen2_vl": (("_get_input_embeds", "is wrapped by repairs"),),
+    "transfer_queue": (("kv_batch_get", "reads a batch's fields"), ("kv_batch_put", "writes a batch's fields")),
+}
+
+
+class VerlChangedError(RuntimeError):
+    """A name of verl that the recipe stands on is gone; the message says which, and where it was used."""
+
+
+def find(module: str, name: str) -> Any:
+    """An attribute of a module of verl or TransferQueue.
+
+    Args:
+        name: dotted, such as ``PPOTrainer.on_step_end``.
+
+    Raises:
+        VerlChangedError: the module or the attribute is gone.
+    """
+    use = dict(EXPECTED.get(module, ())).get(name, "is used")
+    try:
+        return reduce(getattr, name.split("."), import_module(module))
+    except (ImportError, AttributeError) as error:
+        raise VerlChangedError(
+            f"{module} has no {name} ({error}), which {use}: install the verl of recipe/sophiavl/REQUIRED_VERL.txt, or "
+            "bring recipe/sophiavl/verl_support/internals.py up to the verl that is installed"
+        ) from error
+
+
+def task_runner_class() -> type:
+    """The plain class of verl's V1 task runner (``verl/trainer/main_ppo.py``), which is a Ray actor class there."""
+    return find("verl.trainer.main_ppo", "TaskRunnerV1.__ray_metadata__.modified_class")
+
+
+def trainer_class(mode: str) -> type:
+    """verl's trainer for ``trainer.v1.trainer_mode`` (``verl/trainer/ppo/v1/trainer_base.py``)."""
+    return find(_TRAINER, "get_trainer_cls")(mode)
+
+
+def use_trainer(mode: str, trainer: type) -> None:
+    """Make verl build this trainer for a mode. The mode keeps its name, which verl compares with in several places."""
+    find(_TRAINER, "TRAINER_REGISTRY")[mode] = trainer
+
+
+def knows_reward_manager(name: str) -> bool:
+    """Whether verl's registry (``experimental/reward_loop/reward_manager/registry.py``) has this reward manager."""
+    return name in find("verl.experimental.reward_loop.reward_manager.registry", "REWARD_MANAGER")
+
+
+def platform_name() -> str:
+    """The device that verl runs on in this process (``verl/plugin/platform``)."""
+    return find("verl.plugin.platform", "get_platform")().device_name
+
+
+def read_fields(batch: Any, keys: Sequence[str], fields: Sequence[str]) -> Any:
+    """Fields of rows of a batch, as a TensorDict (TransferQueue, ``interface.py``).
+
+    Args:
+        batch: TransferQueue's ``KVBatchMeta``; gives the partition.
+        keys: the rows.
+    """
+    read = find("transfer_queue", "kv_batch_get")
+    return read(keys=list(keys), partition_id=batch.partition_id, select_fields=list(fields))
+
+
+def write_fields(batch: Any, keys: Sequence[str], fields: Any) -> None:
+    """Write a TensorDict of as many rows as there are keys into a batch (TransferQueue, ``interface.py``)."""
+    find("transfer_queue", "kv_batch_put")(keys=list(keys), partition_id=batch.partition_id, fields=fields)
