@@ -12,7 +12,7 @@ import os
 from wrapt import when_imported
 
 from recipe.sophiavl.settings import REWARD_MANAGER_NAME
-from recipe.sophiavl.verl_support import repairs
+from recipe.sophiavl.verl_support import internals, repairs
 
 
 @when_imported("verl.experimental.reward_loop.reward_manager")
@@ -33,16 +33,13 @@ def check_registered() -> None:
     Raises:
         RuntimeError: the plugin is not active; the message says what to install or unset.
     """
-    from verl.experimental.reward_loop.reward_manager.registry import REWARD_MANAGER
-    from verl.plugin.platform import get_platform
-
-    if REWARD_MANAGER_NAME not in REWARD_MANAGER:
+    if not internals.knows_reward_manager(REWARD_MANAGER_NAME):
         raise RuntimeError(
             f"verl does not know the reward manager {REWARD_MANAGER_NAME!r}. Its plugin entry point "
             "'sophiavl' was not loaded: run `pip install -e .` in the repository, and check that "
             f"VERL_USE_EXTERNAL_PLUGINS={os.environ.get('VERL_USE_EXTERNAL_PLUGINS', 'auto')!r} allows it."
         )
-    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu" and get_platform().device_name != "cpu":
+    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu" and internals.platform_name() != "cpu":
         raise RuntimeError(
             "VERL_PLATFORM=cpu is set but verl uses another platform: verl was imported before the environment was set"
         )

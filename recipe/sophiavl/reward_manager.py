@@ -170,7 +170,13 @@ class ThinkingRewardManager(RewardManagerBase):
             )
         thinking = np.array([component["thinking_reward"] for component in components], dtype=np.float64)  # None -> NaN
         return combine_rewards(
-            outcome, thinking, np.asarray(groups), step=step, total_steps=total_steps, config=settings.trust
+            outcome,
+            thinking,
+            np.asarray(groups),
+            step=step,
+            total_steps=total_steps,
+            config=settings.trust,
+            formatted=[component["format_ok"] for component in components],
         )
 
 

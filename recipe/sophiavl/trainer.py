@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import transfer_queue as tq
 from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
@@ -24,6 +23,7 @@ from recipe.sophiavl.reward_manager import VALIDATION_FIELD, ThinkingRewardManag
 from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
 from recipe.sophiavl.trm.preflight import run_preflight
 from recipe.sophiavl.trust_grpo import GroupRewards
+from recipe.sophiavl.verl_support import internals
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ class TrustGRPOMixin:
         """verl passes prompts, responses and raw prompts only, and stores each extra key as a field of its own; the
         manager needs the row's fields too, and every other path keeps the extras in ``extra_fields``."""
         fields = [*_MANAGER_FIELDS, "extra_fields"]
-        rows = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=fields)
+        rows = internals.read_fields(batch, batch.keys, fields)
         kept = list(rows.pop("extra_fields"))
         with _extra_reward_inputs(self.reward_loop_manager, rows) as outputs:
             batch = super()._compute_reward_colocate(batch, metrics)
@@ -88,7 +88,7 @@ class TrustGRPOMixin:
             for i, fields in enumerate(kept)
         ]
         written = TensorDict({"extra_fields": NonTensorStack(*extras)}, batch_size=len(batch))
-        tq.kv_batch_put(keys=batch.keys, partition_id=batch.partition_id, fields=written)
+        internals.write_fields(batch, batch.keys, written)
         return batch
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
@@ -106,7 +106,7 @@ class TrustGRPOMixin:
         sessions = final_outputs(batch)
         finals = list(sessions)
         fields = ["extra_fields", "data_source", "extra_info"]
-        data = tq.kv_batch_get(keys=finals, partition_id=batch.partition_id, select_fields=fields)
+        data = internals.read_fields(batch, finals, fields)
         sources = list(zip(data["data_source"], data["extra_info"], strict=True))
         components = [fields["reward_extra_info"] for fields in data["extra_fields"]]
         groups = [key.rsplit("_", 2)[0] for key in finals]
@@ -123,15 +123,14 @@ class TrustGRPOMixin:
         """All outputs of a session get the session's reward on their last token, as verl does for the outcome."""
         value = {key: float(rewards.reward[i]) for i, keys in enumerate(sessions.values()) for key in keys}
         keys = list(value)
-        data = tq.kv_batch_get(keys=keys, partition_id=batch.partition_id, select_fields=["response_mask"])
+        data = internals.read_fields(batch, keys, ["response_mask"])
         rows = []
         for key, mask in zip(keys, data["response_mask"].unbind(), strict=True):
             row = torch.zeros(mask.shape[0], dtype=torch.float32)
             row[-1] = value[key]
             rows.append(row)
         scores = torch.nested.as_nested_tensor(rows, layout=torch.jagged)
-        fields = TensorDict({"rm_scores": scores}, batch_size=len(keys))
-        tq.kv_batch_put(keys=keys, partition_id=batch.partition_id, fields=fields)
+        internals.write_fields(batch, keys, TensorDict({"rm_scores": scores}, batch_size=len(keys)))
 
     # ------------------------------------------------------------------ after a step
 

@@ -6,7 +6,8 @@ For one question with a group of responses, outcome rewards ``Ro`` and thinking 
     gamma = 1 if mean_C(Rt) >= mean_W(Rt) else exp(mean_C(Rt) - mean_W(Rt))     (Eq. 3)
     R_i = Ro_i + gamma * alpha * exp(-step / T) * Rt_i                          (Eq. 4, 5)
 
-The means run over all responses of a side. A side without any score leaves gamma at 1. A missing score is NaN.
+The means run over all responses of a side that were scored: a response without the required format has Rt = 0 by rule
+and stays outside them. A side without any score leaves gamma at 1. A missing score is NaN.
 The group-relative advantage (Eq. 6) is the engine's own.
 
 A batch holds groups of any sizes in any order: every function takes flat arrays of length B, and ``groups`` says which
@@ -49,6 +50,7 @@ class TrustGRPOConfig:
         uniform_groups: groups with an empty side: ``keep`` (gamma = 1) or ``outcome_only`` (no thinking term).
         on_missing: a missing score: ``drop_group`` (its whole group gets the outcome reward only), ``drop_response``
             (only this response does; the means run over the others) or ``raise``.
+        unformatted_in_means: whether responses without the required format count as thinking 0 in the means.
         min_outcome: a response with an outcome reward below this counts as thinking 0, in [0, 1]; None: no such rule.
 
     Raises:
@@ -62,6 +64,7 @@ class TrustGRPOConfig:
     correct_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
     uniform_groups: Literal["keep", "outcome_only"] = "keep"
     on_missing: Literal["drop_group", "drop_response", "raise"] = "drop_group"
+    unformatted_in_means: bool = False
     min_outcome: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
@@ -149,6 +152,7 @@ def combine_rewards(
     step: float,
     total_steps: float,
     config: TrustGRPOConfig,
+    formatted: npt.ArrayLike | None = None,
 ) -> GroupRewards:
     """Reward of each response (Eq. 1 to 5).
 
@@ -159,6 +163,7 @@ def combine_rewards(
         step: global training step, >= 0.
         total_steps: the run's number of training steps, > 0; ``config.total_steps`` goes first.
         config: the settings.
+        formatted: bool of shape (B,), which responses have the required format; None: all.
 
     Returns:
         Arrays of shape (B,); B = 0 gives empty ones.
@@ -178,7 +183,10 @@ def combine_rewards(
             f"{missing.sum()} of {missing.size} responses have no thinking reward, and "
             "thinking_reward.on_missing='raise'; use drop_group or drop_response to train on without them"
         )
-    mu_correct, mu_wrong = _side_means(outcome, thinking, group, config.correct_threshold)
+    in_means = thinking
+    if formatted is not None and not config.unformatted_in_means:
+        in_means = np.where(np.asarray(formatted, dtype=bool), thinking, np.nan)
+    mu_correct, mu_wrong = _side_means(outcome, in_means, group, config.correct_threshold)
     gamma = _gamma(mu_correct, mu_wrong) if config.trust else np.ones_like(mu_correct)
 
     used = ~missing

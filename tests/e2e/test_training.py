@@ -61,8 +61,9 @@ def complete(group: list[Mapping[str, Any]]) -> bool:
 
 
 def equation_3(group: list[Mapping[str, Any]]) -> float:
-    correct = [row["thinking_reward"] for row in group if row["outcome_reward"] >= 0.5]
-    wrong = [row["thinking_reward"] for row in group if row["outcome_reward"] < 0.5]
+    scored = [row for row in group if row["format_ok"]]
+    correct = [row["thinking_reward"] for row in scored if row["outcome_reward"] >= 0.5]
+    wrong = [row["thinking_reward"] for row in scored if row["outcome_reward"] < 0.5]
     if not correct or not wrong or mean(correct) >= mean(wrong):
         return 1.0
     return math.exp(mean(correct) - mean(wrong))

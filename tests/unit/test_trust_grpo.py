@@ -365,6 +365,25 @@ def test_every_named_value_is_allowed(field) -> None:
         assert getattr(TrustGRPOConfig(**{field: value}), field) == value
 
 
+@pytest.mark.parametrize(("in_means", "gamma"), [(False, math.exp(-0.3)), (True, math.exp(-0.1))])
+def test_responses_without_the_format_stay_outside_the_means(in_means, gamma) -> None:
+    """The TRM never saw them: a group with one must not be trusted more for it."""
+    outcome, thinking = [1.0] * 4 + [0.0] * 4, [0.5] * 4 + [0.8] * 3 + [0.0]
+    result = combine_rewards(
+        outcome,
+        thinking,
+        ["a"] * 8,
+        step=0,
+        total_steps=10,
+        config=TrustGRPOConfig(unformatted_in_means=in_means),
+        formatted=[True] * 7 + [False],
+    )
+    assert result.gamma == pytest.approx(np.full(8, gamma))
+    assert result.used.all()
+    assert result.reward[-1] == 0.0
+    assert result.reward[0] == pytest.approx(1 + gamma * 0.3 * 0.5)
+
+
 def test_a_large_batch_of_uneven_groups() -> None:
     rng = np.random.default_rng(0)
     groups = np.array([f"uid-{i}" for i in rng.integers(0, 200, 5000)])
