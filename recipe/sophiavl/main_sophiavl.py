@@ -9,7 +9,8 @@ environment.configure()  # before anything imports verl
 import hydra  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
-from recipe.sophiavl.checks import check_config, check_data_files  # noqa: E402
+from recipe.sophiavl.checks import check_config  # noqa: E402
+from recipe.sophiavl.data_checks import check_data_files  # noqa: E402
 from recipe.sophiavl.data_files import expand_patterns  # noqa: E402
 from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings  # noqa: E402
 from recipe.sophiavl.trm.preflight import PreflightError, run_preflight  # noqa: E402

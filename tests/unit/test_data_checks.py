@@ -11,7 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from data_preprocess.schema import RL_SCHEMA, rl_row
-from recipe.sophiavl.checks import check_data_files
+from recipe.sophiavl.data_checks import check_data_files
 from recipe.sophiavl.validation import SettingsError
 
 
