@@ -18,7 +18,7 @@ import logging
 import statistics
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -32,16 +32,13 @@ from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.metrics import percentile
 from recipe.sophiavl.trm.prompt import load_template
 from recipe.sophiavl.trm.questions import digest_of
+from recipe.sophiavl.trm_training.asking import NOT_TRANSPORT, Request, ask_all, kinds, storable_reply
 from recipe.sophiavl.trm_training.journal import Journal, Known, Result
 from recipe.sophiavl.trm_training.pairs import PairsError, image_bytes, read_pairs, write_pairs
 
-UNREADABLE = ("unparsable", "no_mass", "no_logprobs", "bad_image")
-"""Reasons of a missing score that asking again does not cure: the judge replied, or the image can never be sent."""
 MAX_REPLY_CHARS = 20_000
 _TEXTS = ("pair_id", "question", "thinking")
 _NEEDS = (*_TEXTS, "images")
-# Rows handed from the reader's thread to the event loop at once.
-_FEED = 16
 
 
 @dataclass(frozen=True)
@@ -128,13 +125,7 @@ class _Plan:
     from_journal: int
 
 
-@dataclass(frozen=True)
-class _Task:
-    pair_id: str
-    sample: int
-    question: str
-    images: Sequence[bytes]
-    thinking: str
+_Sample = tuple[str, int]  # pair_id and number of the sample
 
 
 def journal_path(out: Path) -> Path:
@@ -240,7 +231,7 @@ def _is_done(known: Known | None, retry_unreadable: bool) -> bool:
     return known is not None and not (retry_unreadable and known.score is None)
 
 
-def _tasks(files: Sequence[Path], todo: Mapping[str, Sequence[int]], limit: int | None) -> Iterator[_Task]:
+def _tasks(files: Sequence[Path], todo: Mapping[str, Sequence[int]], limit: int | None) -> Iterator[Request[_Sample]]:
     left = dict(todo)
     for where, row in _rows(files, _NEEDS, limit):
         samples = left.pop(row["pair_id"], ())
@@ -251,68 +242,40 @@ def _tasks(files: Sequence[Path], todo: Mapping[str, Sequence[int]], limit: int 
         except PairsError as error:
             raise PairsError(f"{where}, field images: {error}") from error
         for sample in samples:
-            yield _Task(row["pair_id"], sample, row["question"], images, row["thinking"])
+            yield Request((row["pair_id"], sample), row["question"], images, row["thinking"])
         if not left:
             return
 
 
 async def _ask_all(
-    tasks: Iterator[_Task],
+    requests: Iterator[Request[_Sample]],
     plan: _Plan,
     journal: Journal,
     config: ClientSettings,
     settings: AnnotateSettings,
     asked: Asked,
 ) -> None:
-    """Ask with at most ``max_concurrency`` tasks at once, each of which writes down its own result before it ends."""
-    pending: set[asyncio.Task[None]] = set()
-    total = sum(map(len, plan.todo.values()))
     async with ThinkingRewardClient(replace(config, cache_size=0)) as client:
-        with tqdm(total=total, desc="annotating", unit="score") as bar:
-
-            async def ask(task: _Task) -> None:
-                score = await client.score(task.question, task.images, task.thinking)
-                # No await from here to the journal: whoever kills this process finds the reply written or in flight.
-                _record(task, score, journal, asked, settings.stop_after)
-                bar.update()
-
-            async def settle(most: int) -> None:
-                nonlocal pending
-                while len(pending) > most:
-                    done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                    for ended in done:
-                        ended.result()
-
-            try:
-                async for task in _fed(tasks):
-                    await settle(config.max_concurrency - 1)
-                    if asked.stopped:
-                        break
-                    pending.add(asyncio.create_task(ask(task)))
-                await settle(0)
-            finally:
-                for task_left in pending:
-                    task_left.cancel()
-                await asyncio.gather(*pending, return_exceptions=True)
-                asked.failed_attempts.update(client.metrics()["attempt_failures"])
+        try:
+            await ask_all(
+                client,
+                requests,
+                lambda request, score: _record(request, score, journal, asked, settings.stop_after),
+                bound=config.max_concurrency,
+                total=sum(map(len, plan.todo.values())),
+                label="annotating",
+            )
+        finally:
+            asked.failed_attempts.update(client.metrics()["attempt_failures"])
 
 
-async def _fed(tasks: Iterator[_Task]) -> AsyncIterator[_Task]:
-    """The tasks, read from their files in a thread: requests under way go on meanwhile."""
-    while batch := await asyncio.to_thread(lambda: list(islice(tasks, _FEED))):
-        for task in batch:
-            yield task
-
-
-def _record(task: _Task, score: ThinkingScore, journal: Journal, asked: Asked, stop_after: int) -> None:
+def _record(request: Request[_Sample], score: ThinkingScore, journal: Journal, asked: Asked, stop_after: int) -> bool:
+    """Write down what a request brought; whether it is time to give up."""
     asked.results += 1
-    if score.error is None or score.error in UNREADABLE:
-        reply = None
-        if score.reply is not None:
-            # JSON can bring half a surrogate pair, which no parquet file holds.
-            reply = score.reply[:MAX_REPLY_CHARS].encode("utf-8", "replace").decode("utf-8")
+    if score.error is None or score.error in NOT_TRANSPORT:
         latency_s = round(score.latency_s, 4)
-        journal.add(Result(task.pair_id, task.sample, score.value, score.error, reply, latency_s))
+        reply = storable_reply(score, MAX_REPLY_CHARS)
+        journal.add(Result(*request.key, score.value, score.error, reply, latency_s))
         asked.latencies_s.append(latency_s)
     else:
         asked.failed[score.error] += 1
@@ -321,6 +284,7 @@ def _record(task: _Task, score: ThinkingScore, journal: Journal, asked: Asked, s
     elif score.error != "bad_image":  # which says nothing about the judge
         asked.without_score[score.error] += 1
         asked.stopped = asked.stopped or asked.without_score.total() >= stop_after
+    return asked.stopped
 
 
 def _annotated(row: dict[str, Any], journal: Journal, samples: int) -> dict[str, Any]:
@@ -424,8 +388,7 @@ def complaint(summary: Summary, urls: Sequence[str]) -> str:
 
 
 def _kinds(counts: Mapping[str, int]) -> str:
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return f" ({', '.join(f'{kind} {count}' for kind, count in ordered)})" if ordered else ""
+    return f" ({kinds(counts)})" if counts else ""
 
 
 def _parser() -> argparse.ArgumentParser:
