@@ -1,4 +1,9 @@
-"""Images of a row: found inside the image root, proven to decode, passed through untouched where possible."""
+"""Images of a row: found inside the image root, proven to decode, passed through untouched where possible.
+
+vLLM, which serves the thinking reward model, turns an image upright by its EXIF orientation and puts any transparency
+on white; the policy's loader (qwen_vl_utils) does neither, but for RGBA. So that both see one picture, an image that
+they would show differently is stored as `upright` makes it.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +12,14 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import sha256
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from data_preprocess.core.errors import Fault, RowError
 
@@ -47,6 +53,8 @@ _DECODE_ERRORS = (
 )
 # 16 bits of grey: to convert them as they are would cut everything above 255 to white, here and in training.
 _DEEP_GREY = "I;16"
+# Pixels that are hashed at once: a few MiB as RGB, however large the image.
+_STRIP_PIXELS = 2**20
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,7 @@ class LoadedImage:
 
     Attributes:
         data: PNG or JPEG file content.
-        digest: digest of the source's bytes, before any re-encoding; equal for equal files.
+        digest: `pixel_digest` of the source, before any scaling.
     """
 
     data: bytes
@@ -80,7 +88,37 @@ def load_image(
     data = _raw_bytes(ref, field, root, extra_base)
     if not data:
         raise RowError(Fault.UNREADABLE_IMAGE, field, "the image has no bytes")
-    return LoadedImage(_checked(data, field, max_pixels), blake2b(data, digest_size=DIGEST_BYTES).digest())
+    with _opened(data, field) as image:
+        image.load()
+        digest = _digest(image)
+        if max_pixels is not None and image.width * image.height > max_pixels:
+            data = _encode(_shrunk(_as_seen(image), max_pixels, field), image.format)
+        elif not data.startswith(_UNTOUCHED) or _seen_differently(image):
+            data = _encode(_as_seen(image), image.format)
+    return LoadedImage(data, digest)
+
+
+def pixel_digest(data: bytes) -> bytes:
+    """`DIGEST_BYTES` bytes that are equal for encoded images of the same size and pixels, whatever their encoding.
+
+    The pixels are those that a model sees: upright, 8 bits, transparency on white.
+
+    Raises:
+        RowError: `data` does not decode, or is a decompression bomb.
+    """
+    with _opened(data, "image") as image:
+        image.load()
+        return _digest(image)
+
+
+def upright(data: bytes) -> bytes:
+    """`data` itself if all loaders show it alike, else the image encoded anew as PNG or JPEG, as vLLM would show it.
+
+    Raises:
+        RowError: `data` is no image, or is a decompression bomb; damaged pixels that stay as they are go unseen.
+    """
+    with _opened(data, "image") as image:
+        return _encode(_as_seen(image), image.format) if _seen_differently(image) else data
 
 
 def _raw_bytes(ref: ImageRef, field: str, root: Path | None, extra_base: Path | None) -> bytes:
@@ -131,21 +169,17 @@ def find_inside(path: str, *, field: str, root: Path, bases: Sequence[Path]) -> 
     raise RowError(Fault.MISSING_IMAGE, field, f"no file {path!r} under {root}")
 
 
-def _checked(data: bytes, field: str, max_pixels: int | None) -> bytes:
-    """`data` itself if it is a sound PNG or JPEG of at most `max_pixels` and 8 bits, else the image encoded anew."""
+@contextmanager
+def _opened(data: bytes, field: str) -> Iterator[Image.Image]:
+    """The image, its pixels not yet decoded; what Pillow raises on damage is a `RowError`, in the block too."""
     try:
         with warnings.catch_warnings():
             # Damaged metadata, which Pillow warns of, is no fault of an image that decodes.
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-                width, height = image.size
-                _check_size(width, height, field)
-                image.load()
-                too_large = max_pixels is not None and width * height > max_pixels
-                if data.startswith(_UNTOUCHED) and not too_large and not image.mode.startswith(_DEEP_GREY):
-                    return data
-                return _encode(_shrunk(image, max_pixels, field) if too_large else image)
+                _check_size(*image.size, field)
+                yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise RowError(Fault.DECOMPRESSION_BOMB, field, str(error)) from error
     except RowError:
@@ -165,28 +199,63 @@ def _check_size(width: int, height: int, field: str) -> None:
         raise RowError(Fault.UNREADABLE_IMAGE, field, reason)
 
 
+def _seen_differently(image: Image.Image) -> bool:
+    """Whether loaders show the image differently, or cut its shades."""
+    transparent = image.has_transparency_data and image.mode != "RGBA"
+    return transparent or image.mode.startswith(_DEEP_GREY) or _turned_by_exif(image)
+
+
+def _turned_by_exif(image: Image.Image) -> bool:
+    with suppress(*_DECODE_ERRORS):  # damaged EXIF turns nothing, in vLLM neither
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+    return False
+
+
+def _as_seen(image: Image.Image) -> Image.Image:
+    """The image upright, in 8 bits, transparency on white; mode L or RGB."""
+    return _flat(_turned(image))
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    if _turned_by_exif(image):
+        with suppress(*_DECODE_ERRORS):
+            return ImageOps.exif_transpose(image)
+    return image
+
+
+def _flat(image: Image.Image) -> Image.Image:
+    if image.mode.startswith(_DEEP_GREY):
+        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        flat = Image.new("RGB", image.size, "white")
+        flat.paste(image, mask=image.getchannel("A"))
+        return flat
+    return image if image.mode == "L" else image.convert("RGB")
+
+
+def _digest(image: Image.Image) -> bytes:
+    """Digest of size and pixels, a strip at a time: as RGB, a large image of one bit would take 24 times its memory."""
+    image = _turned(image)
+    hasher = sha256(f"{image.width} {image.height} ".encode())
+    rows = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        hasher.update(_flat(strip).convert("RGB").tobytes())
+    return hasher.digest()[:DIGEST_BYTES]
+
+
 def _shrunk(image: Image.Image, max_pixels: int, field: str) -> Image.Image:
     scale = math.sqrt(max_pixels / (image.width * image.height))
     size = (max(1, int(image.width * scale)), max(1, int(image.height * scale)))
     _check_size(*size, field)  # a long and thin image can become thinner by rounding
-    shrunk = _plain(image).resize(size, Image.Resampling.LANCZOS)
-    shrunk.format = image.format
-    return shrunk
+    return image.resize(size, Image.Resampling.LANCZOS)
 
 
-def _encode(image: Image.Image) -> bytes:
+def _encode(image: Image.Image, source_format: str | None) -> bytes:
     out = io.BytesIO()
-    if image.format in ("JPEG", "MPO"):
-        _plain(image).save(out, "JPEG", quality=_JPEG_QUALITY)
+    if source_format in ("JPEG", "MPO"):
+        image.save(out, "JPEG", quality=_JPEG_QUALITY)
     else:
-        _plain(image).save(out, "PNG")
+        image.save(out, "PNG")
     return out.getvalue()
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    """The image in a mode that both scaling and PNG can handle."""
-    if image.mode in ("L", "LA", "RGB", "RGBA"):
-        return image
-    if image.mode.startswith(_DEEP_GREY):
-        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    return image.convert("RGBA" if "transparency" in image.info else "RGB")

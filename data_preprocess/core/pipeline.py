@@ -22,7 +22,7 @@ from data_preprocess.core.shards import SHARD_PATTERN, assemble
 from data_preprocess.core.sources import RawRow, Source
 from data_preprocess.core.splits import SplitAssigner
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Raise it when the same source and settings give other output: unfinished work of the old version is then refused."""
 
 PART_ROWS = 256

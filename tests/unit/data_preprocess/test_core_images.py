@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from preprocess_builders import encoded, jpeg, png
 
 from data_preprocess.core.errors import Fault, RowError
-from data_preprocess.core.images import load_image
+from data_preprocess.core.images import load_image, pixel_digest, upright
 
 GRADIENT = Image.linear_gradient("L").resize((400, 300)).convert("RGB")
 
@@ -37,6 +37,79 @@ def test_other_formats_become_png(kind: str, mode: str) -> None:
     with Image.open(io.BytesIO(load(original))) as made, Image.open(io.BytesIO(original)) as source:
         assert (made.format, made.size) == ("PNG", (400, 300))
         assert made.convert("RGB").tobytes() == source.convert("RGB").tobytes()
+
+
+def turned(kind: str, orientation: int) -> bytes:
+    """An image whose EXIF says how to turn it upright."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return encoded(GRADIENT.resize((40, 30)), kind, exif=exif)
+
+
+def shown(data: bytes) -> Image.Image:
+    """The pixels of a loader that knows no EXIF."""
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+@pytest.mark.parametrize("make", [upright, lambda data: load(data), lambda data: load(data, 10_000)])
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_image_with_an_orientation_is_turned_upright_once(kind: str, orientation: int, make) -> None:
+    original = turned(kind, orientation)
+    made = make(original)
+    with Image.open(io.BytesIO(original)) as source, Image.open(io.BytesIO(made)) as image:
+        assert image.format == ("JPEG" if kind == "JPEG" else "PNG")
+        assert ExifTags.Base.Orientation not in image.getexif()
+        expected = ImageOps.exif_transpose(source).convert("RGB")
+    assert shown(made).size == expected.size
+    off = [abs(one - other) for one, other in zip(shown(made).tobytes(), expected.tobytes(), strict=True)]
+    assert max(off) <= (3 if kind == "JPEG" else 0)
+    assert upright(made) == made
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_upright_images_and_other_metadata_stay_untouched(kind: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = "a camera"
+    exif[ExifTags.Base.Orientation] = 1
+    for data in (encoded(GRADIENT, kind), encoded(GRADIENT, kind, exif=exif), encoded(GRADIENT, kind, exif=b"broken")):
+        assert load(data) == upright(data) == data
+
+
+@pytest.mark.parametrize("mode", ["LA", "P", "RGB"])
+def test_transparency_that_loaders_show_differently_is_put_on_white(mode: str) -> None:
+    image = Image.new("RGB", (8, 8), (0, 0, 0)).convert(mode)
+    if mode == "LA":
+        image.putalpha(0)
+    options = {} if mode == "LA" else {"transparency": 0 if mode == "P" else (0, 0, 0)}
+    data = encoded(image, "PNG", **options)
+    assert shown(data).getpixel((0, 0)) == (0, 0, 0)
+    for made in (upright(data), load(data), load(data, 16)):
+        assert shown(made).getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_the_digest_is_of_what_is_seen() -> None:
+    same = [
+        *(encoded(GRADIENT, kind) for kind in ("PNG", "BMP", "TIFF")),
+        encoded(GRADIENT, "PNG", compress_level=1),
+        encoded(GRADIENT.convert("RGBA"), "PNG"),
+        encoded(GRADIENT.convert("L"), "PNG"),
+        encoded(GRADIENT, "WEBP", lossless=True),
+        encoded(GRADIENT.convert("L").convert("I").point(lambda value: value * 257).convert("I;16"), "PNG"),
+    ]
+    assert len(set(map(pixel_digest, same))) == 1
+    assert pixel_digest(turned("PNG", 6)) == pixel_digest(upright(turned("PNG", 6)))
+    reshaped = Image.frombytes("RGB", (300, 400), GRADIENT.tobytes())
+    others = [GRADIENT.rotate(180), GRADIENT.crop((0, 0, 399, 300)), reshaped]
+    assert len({pixel_digest(same[0]), *(pixel_digest(encoded(other, "PNG")) for other in others)}) == 4
+    photo = encoded(GRADIENT, "JPEG", quality=40)
+    assert pixel_digest(photo) == pixel_digest(encoded(Image.open(io.BytesIO(photo)), "PNG"))
+
+
+def test_the_digest_of_a_large_image_is_that_of_its_strips_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = pixel_digest(encoded(GRADIENT, "PNG"))
+    monkeypatch.setattr("data_preprocess.core.images._STRIP_PIXELS", 400 * 7)
+    assert pixel_digest(encoded(GRADIENT, "PNG")) == whole
 
 
 @pytest.mark.parametrize("max_pixels", [1, 100, 5000, 119_999])
@@ -119,7 +192,10 @@ def test_a_path_without_an_image_folder_is_a_missing_image() -> None:
     assert caught.value.fault is Fault.MISSING_IMAGE
 
 
-SOUND = [encoded(GRADIENT, kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")]
+SOUND = [
+    *(encoded(GRADIENT, kind) for kind in ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")),
+    *(turned(kind, 6) for kind in ("PNG", "JPEG", "WEBP")),
+]
 
 
 @settings(max_examples=300, deadline=None)

@@ -12,7 +12,18 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from preprocess_builders import contents, good_rows, image_row, output_rows, png, rejected_rows, text_row, write_dataset
+from PIL import Image
+from preprocess_builders import (
+    contents,
+    encoded,
+    good_rows,
+    image_row,
+    output_rows,
+    png,
+    rejected_rows,
+    text_row,
+    write_dataset,
+)
 
 from data_preprocess.core import pipeline
 from data_preprocess.core.errors import WorkError
@@ -84,6 +95,20 @@ def test_no_image_is_on_both_sides(tmp_path: Path) -> None:
     assert images["train"]
     assert images["val"]
     assert not images["train"] & images["val"]
+
+
+def test_one_picture_in_two_encodings_is_on_one_side(tmp_path: Path) -> None:
+    source = write_dataset(tmp_path / "in", [image_row(number) for number in range(120)])
+    for number in range(120):
+        picture = Image.new("RGB", (20, 16), (number // 3, 7, 90))
+        kind, options = (("PNG", {"compress_level": 0}), ("PNG", {}), ("BMP", {}))[number % 3]
+        (source / f"Math/CLEVR-Math/images/{number}.png").write_bytes(encoded(picture, kind, **options))
+    convert(source, tmp_path / "out", val_fraction=0.5)
+    sides = [
+        {row["extra_info"]["index"] // 3 for row in output_rows(tmp_path / "out", side)} for side in ("train", "val")
+    ]
+    assert len(sides[0]) + len(sides[1]) == 40
+    assert not sides[0] & sides[1]
 
 
 def test_no_text_only_question_is_on_both_sides(tmp_path: Path) -> None:
