@@ -26,8 +26,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from data_preprocess.core.errors import SourceError
+from data_preprocess.core.parquet import read_rows
 from data_preprocess.core.sheet import render_sheet
-from data_preprocess.core.sources import read_parquet
 
 
 @dataclass
@@ -87,7 +87,7 @@ def schema_and_total(files: Sequence[Path]) -> tuple[pa.Schema, int]:
 def count_and_sample(files: Sequence[Path], wanted: set[int]) -> tuple[Counts, dict[int, dict[str, Any]]]:
     """Counts of all rows, and the rows with the `wanted` numbers; one batch of rows in memory at a time."""
     counts, sampled = Counts(), {}
-    for number, row in enumerate(chain.from_iterable(map(read_parquet, files))):
+    for number, row in enumerate(chain.from_iterable(map(read_rows, files))):
         try:
             counts.add(row)
         except ValueError as error:

@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import ijson
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_preprocess.core.errors import SourceError
+from data_preprocess.core.parquet import read_rows
 
 JSON_SUFFIXES = (".json", ".jsonl")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*JSON_SUFFIXES, *_DELIMITERS, ".parquet")
-_PARQUET_BATCH = 32
 _MAX_CELL_CHARS = 2**24
 
 
@@ -183,7 +182,7 @@ def read_file(path: Path) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
         SourceError: not a file of a known kind, or broken so that the rows after the fault cannot be found.
     """
     if path.suffix == ".parquet":
-        return ((row, None) for row in read_parquet(path))
+        return ((row, None) for row in read_rows(path))
     if path.suffix == ".jsonl" or (path.suffix == ".json" and not _is_json_array(path)):
         return _read_lines(path)
     if path.suffix == ".json":
@@ -251,21 +250,6 @@ def _read_table(path: Path, delimiter: str) -> Iterator[tuple[dict[str, Any] | N
 
 def _as_object(row: Any) -> tuple[dict[str, Any] | None, str | None]:
     return (row, None) if isinstance(row, dict) else (None, f"a row must be an object, not {type(row).__name__}")
-
-
-def read_parquet(path: Path) -> Iterator[dict[str, Any]]:
-    """Rows of a parquet file, a batch of them in memory at a time.
-
-    Raises:
-        SourceError: not a readable parquet file.
-    """
-    try:
-        # without Arrow's read-ahead, which keeps what was read: memory would grow with the file
-        with pq.ParquetFile(path, pre_buffer=False) as parquet:
-            for batch in parquet.iter_batches(batch_size=_PARQUET_BATCH, use_threads=False):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path}: cannot be read as parquet: {error}") from error
 
 
 def files_under(folder: Path, patterns: Sequence[str]) -> list[Path]:
