@@ -27,7 +27,7 @@ from reward_score import OutcomeScore, extract_thinking, score_outcome
 
 logger = logging.getLogger(__name__)
 
-# Column that the trainer adds to its datasets, since verl does not tell a reward manager what a sample is for.
+# Field that rl_dataset.py adds to each row, since verl does not tell a reward manager what a sample is for.
 VALIDATION_FIELD = "is_validation"
 
 # Threads for decoding and rule-based scoring; the event loop serves up to 1000 responses at once.
@@ -184,7 +184,7 @@ def prompt_images(raw_prompt: Sequence[Mapping[str, Any]]) -> list[Any]:
     """All images of a prompt, in order: the dataset's own encoded bytes where the row holds them, else what it holds.
 
     Args:
-        raw_prompt: chat messages as verl's ``RLHFDataset`` builds them, with image parts
+        raw_prompt: chat messages as ``rl_dataset.SophiaVLDataset`` builds them, with image parts
             ``{"type": "image", "image": PIL image or path, "bytes": ...}``.
     """
     images = []

@@ -48,9 +48,7 @@ class TrustGRPOMixin:
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
-        for dataset, validation in ((self.train_dataset, False), (self.val_dataset, True)):
-            mark = [validation] * len(dataset.dataframe)
-            dataset.dataframe = dataset.dataframe.add_column(VALIDATION_FIELD, mark)
+        self.val_dataset.validation = True  # rl_dataset.SophiaVLDataset writes it into every row that it gives
 
     # ------------------------------------------------------------------ start
 
