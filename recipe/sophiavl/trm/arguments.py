@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
-from recipe.sophiavl.trm.client_settings import ClientSettings, ScoreMode, StructuredOutput
+from recipe.sophiavl.trm.client_settings import ClientSettings, ScoreMode
+from recipe.sophiavl.trm.scale import StructuredOutput
 
 _SETTINGS = (
     "model",

@@ -1,6 +1,9 @@
 """The client of the thinking reward model: many scores at once, each a number in [0, 1] or missing with a reason.
 
-A score is never invented: a server that fails, hangs or writes prose makes it missing, never 0.
+A score is never invented: a server that fails, hangs or writes prose makes it missing, never 0. Nor is one given up
+while its deadline has time and a server may come back: it waits for a server (`server.Server`), is sent, and where that
+fails it waits again. Two things end it early: a reply that will not change, and a request that keeps failing on a
+server which answers others.
 """
 
 from __future__ import annotations
@@ -11,25 +14,24 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import aiohttp
 
-from recipe.sophiavl.trm import endpoint as endpoints_of
-from recipe.sophiavl.trm.breaker import CircuitBreaker, Permit
-from recipe.sophiavl.trm.cache import LruCache, SharedComputations
+from recipe.sophiavl.trm.cache import SharedComputations
 from recipe.sophiavl.trm.client_settings import ClientSettings
-from recipe.sophiavl.trm.endpoint import Endpoint
 from recipe.sophiavl.trm.images import BadImageError, ImageInput
-from recipe.sophiavl.trm.metrics import ClientMetrics
 from recipe.sophiavl.trm.prompt import clean_thinking, load_template
 from recipe.sophiavl.trm.questions import Question, Questions, digest_of
 from recipe.sophiavl.trm.reply import read_score
-from recipe.sophiavl.trm.retry import backoff_s
-from recipe.sophiavl.trm.scale import RESTRICTIONS, Restriction, is_refusal, restriction_fields
-from recipe.sophiavl.trm.transport import AttemptError, Reply, post_chat
+from recipe.sophiavl.trm.scale import REQUEST_FIELDS
+from recipe.sophiavl.trm.server import Server, backoff_s, choose, rank
+from recipe.sophiavl.trm.transport import AttemptError, Reply, get_models, post_chat
+from recipe.sophiavl.validation import SettingsError
 
 # As aiohttp has it: part of asyncio since Python 3.11, a package of its own, which aiohttp installs, before.
 if sys.version_info >= (3, 11):
@@ -46,8 +48,9 @@ class ThinkingScore:
 
     Attributes:
         value: the score in [0, 1]; None where it is missing.
-        error: why it is missing: "timeout", "connect", "http_<status>", "bad_reply", "unparsable", "no_mass",
-            "no_logprobs", "breaker_open", "deadline" or "bad_image"; None where there is a value.
+        error: why it is missing: "timeout", "connect", "disconnected", "http_<status>", "bad_reply", "unparsable",
+            "no_mass", "no_logprobs", "bad_image", or "deadline" where its time was over before it could be sent; None
+            where there is a value.
         latency_s: seconds from the call to its result.
         attempts: HTTP requests sent for it.
         cached: it came from the cache, or from an identical score under way, and no request was sent.
@@ -74,11 +77,12 @@ class _Progress:
     attempts: int = 0
     endpoint: str | None = None
     reply: str | None = None
-    failed: dict[str, int] = field(default_factory=dict)
-    not_before: dict[str, float] = field(default_factory=dict)
+    retries: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    first_failed_at: dict[str, float] = field(default_factory=dict)
 
     def result(self) -> ThinkingScore:
-        error = self.error if self.value is None else None
+        error = (self.error or "deadline") if self.value is None else None
         return ThinkingScore(self.value, error, 0.0, self.attempts, endpoint=self.endpoint, reply=self.reply)
 
 
@@ -90,29 +94,25 @@ class ThinkingRewardClient:
     Raises:
         ValueError: the environment variable that ``api_key_env`` names is not set.
         PromptError: the prompt file cannot be used.
+        SettingsError: ``structured_output`` is still a wish (`structured_output.settle` finds out what it can be).
     """
 
     def __init__(self, config: ClientSettings) -> None:
+        if config.structured_output not in REQUEST_FIELDS:
+            raise SettingsError(
+                f"thinking_reward.structured_output={config.structured_output!r}: what the servers can do is found out "
+                "by the preflight; set thinking_reward.preflight=true, or choice (vLLM), json_schema or off here"
+            )
         self.config = config
         self._template = load_template(config.prompt_path)
         self._key = read_api_key(config)
-        self._endpoints = [
-            Endpoint(
-                url,
-                CircuitBreaker(config.breaker_failures, config.breaker_reset_s),
-                "free" if config.structured_output == "off" else "choice",
-                may_be_free=config.structured_output == "auto",
-            )
-            for url in config.urls
-        ]
-        self._metrics = ClientMetrics()
+        self._head = request_head(config)
         self._scores: SharedComputations[ThinkingScore] = SharedComputations(
-            LruCache(config.cache_size), keep=lambda score: score.value is not None
+            config.cache_size, keep=lambda score: score.value is not None
         )
         self._questions = Questions(self._template)
-        self._heads = request_heads(config)
         self._session: aiohttp.ClientSession | None = None
-        self._slots: asyncio.Semaphore | None = None
+        self._servers: list[Server] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reported: set[str] = set()
 
@@ -128,14 +128,7 @@ class ThinkingRewardClient:
         await self._questions.close()
         if self._session is not None:
             await self._session.close()
-        self._session = self._slots = self._loop = None
-
-    def metrics(self) -> dict[str, Any]:
-        """Counts since the start (see `ClientMetrics`) and the state of each endpoint's circuit breaker."""
-        return {
-            **self._metrics.snapshot(),
-            "breakers": {endpoint.url: endpoint.breaker.state for endpoint in self._endpoints},
-        }
+        self._session = self._loop = None
 
     async def score(self, question: str, images: Sequence[ImageInput], thinking: str) -> ThinkingScore:
         """Score the reasoning `thinking` about `question` and all its `images`.
@@ -149,58 +142,74 @@ class ThinkingRewardClient:
         if not isinstance(question, str) or not isinstance(thinking, str):
             raise TypeError("question and thinking must be text")
         started = time.monotonic()
-        score: ThinkingScore | None = None
-        self._metrics.start()
-        try:
-            score = await self._score(question, images, thinking, started + self.config.deadline_s)
-            score = replace(score, latency_s=time.monotonic() - started)
-            return score
-        finally:
-            error = "aborted" if score is None else score.error
-            asked = score is not None and score.attempts > 0
-            self._metrics.finish(error, time.monotonic() - started, asked=asked)
-
-    async def _score(
-        self, question: str, images: Sequence[ImageInput], thinking: str, deadline: float
-    ) -> ThinkingScore:
         self._open()
         try:
             identified = await self._questions.identify(question, images)
         except BadImageError as error:
             self._report("bad_image", str(error))
-            return ThinkingScore(None, "bad_image", 0.0)
-
-        async def ask() -> ThinkingScore:
-            return await self._ask(identified, thinking, deadline)
-
-        if not self.config.cache_size:
-            return await ask()
-        score_key = digest_of(self._template.digest, identified.key, thinking.encode("utf-8", "surrogatepass"))
-        score, source = await self._scores.get(score_key, ask)
-        if source == "computed":
-            return score
-        if source == "cached":
-            self._metrics.cache_hits += 1
+            return ThinkingScore(None, "bad_image", time.monotonic() - started)
+        key = digest_of(self._template.digest, identified.key, thinking.encode("utf-8", "surrogatepass"))
+        deadline = started + self.config.deadline_s
+        if self.config.cache_size:
+            score, fresh = await self._scores.get(key, lambda: self._ask(identified, thinking, deadline))
         else:
-            self._metrics.joined += 1
-        return replace(score, attempts=0, cached=True)
+            score, fresh = await self._ask(identified, thinking, deadline), True
+        score = score if fresh else replace(score, attempts=0, cached=True)
+        return replace(score, latency_s=time.monotonic() - started)
 
-    def _open(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
+    async def ask(self, url: str, messages: bytes) -> Reply:
+        """Send one request with these messages (a JSON array) to one server: a single attempt, for checks of a server.
+
+        Raises:
+            AttemptError: anything but a well-formed reply.
+        """
+        with self._key_hidden():
+            return await post_chat(self._open(), url, self._head + messages + b"}")
+
+    async def models(self, url: str) -> dict[str, int | None]:
+        """What one server serves: names with their context lengths in tokens, where told.
+
+        Raises:
+            AttemptError: anything but a list of models.
+        """
+        with self._key_hidden():
+            return await get_models(self._open(), url)
+
+    def _open(self) -> aiohttp.ClientSession:
+        loop, config = asyncio.get_running_loop(), self.config
+        if self._session is None:
             headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=self.config.max_concurrency),
-                timeout=aiohttp.ClientTimeout(total=self.config.timeout_s, sock_connect=self.config.connect_timeout_s),
+                connector=aiohttp.TCPConnector(limit=0),  # the servers' windows are the limit
+                timeout=aiohttp.ClientTimeout(total=config.timeout_s, sock_connect=config.connect_timeout_s),
                 headers=headers,
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
-            self._slots = asyncio.Semaphore(self.config.max_concurrency)
+            self._servers = [
+                Server(
+                    url,
+                    limit=config.max_concurrency,
+                    backoff_base_s=config.backoff_base_s,
+                    backoff_max_s=config.backoff_max_s,
+                    longest_rest_s=config.deadline_s,
+                )
+                for url in config.urls
+            ]
             self._loop = loop
         elif self._loop is not loop:
             raise RuntimeError(
                 "this ThinkingRewardClient is in use on another event loop: close it there, or make one each"
             )
+        return self._session
+
+    @contextmanager
+    def _key_hidden(self) -> Iterator[None]:
+        """Some servers quote a key that they refuse."""
+        try:
+            yield
+        except AttemptError as error:
+            error.detail = error.detail.replace(self._key, "***") if self._key else error.detail
+            raise
 
     async def _ask(self, question: Question, thinking: str, deadline: float) -> ThinkingScore:
         progress = _Progress(deadline)
@@ -208,32 +217,36 @@ class ThinkingRewardClient:
             async with async_timeout.timeout(deadline - time.monotonic()):
                 await self._attempts(question, thinking, progress)
         except asyncio.TimeoutError:
-            progress.error = "deadline"
+            pass  # the reason stands in `progress`
         except BadImageError as error:
             progress.error = "bad_image"
             self._report("bad_image", str(error))
-        if progress.value is None:
-            self._report(str(progress.error), f"after {progress.attempts} attempts at {progress.endpoint}")
-        return progress.result()
+        score = progress.result()
+        if score.error is not None:
+            self._report(f"missing: {score.error}", f"after {score.attempts} attempts, the last at {score.endpoint}")
+        return score
 
     async def _attempts(self, question: Question, thinking: str, progress: _Progress) -> None:
-        ranked = endpoints_of.rank(self._endpoints, question.key)
+        ranked = rank(self._servers, question.key)
         messages: bytes | None = None
-        for retry in range(self.config.max_retries + 1):
-            if retry and not await self._pause(retry - 1, ranked, progress):
-                return
-            await endpoints_of.wait_for_probe(ranked)
-            assert self._slots is not None
-            async with self._slots:
+        while True:
+            server = choose(ranked, progress.failures)
+            progress.error = progress.error or server.trouble
+            if server.asked_to_rest and server.resting_until >= progress.deadline:
+                return  # it said that it will not answer in time
+            if not await server.enter():
+                continue
+            try:
                 # Here and not earlier: the first requests leave before the last ones are prepared.
                 messages = messages or await self._messages(question, thinking)
-                leave = endpoints_of.acquire(ranked, progress.failed)
-                if leave is None:
-                    progress.error = "breaker_open"
-                    continue
-                done = await self._attempt(messages, *leave, progress)
-            if done:
+                settled = await self._attempt(messages, server, progress)
+            finally:
+                server.leave()
+            if settled or progress.retries > self.config.max_retries:
                 return
+            if server.resting_until <= time.monotonic():
+                failures = max(1, progress.failures.total())
+                await asyncio.sleep(backoff_s(failures, self.config.backoff_base_s, self.config.backoff_max_s))
 
     async def _messages(self, question: Question, thinking: str) -> bytes:
         prompt = await self._questions.prepare(question)
@@ -241,68 +254,41 @@ class ThinkingRewardClient:
         cleaned = await asyncio.to_thread(clean_thinking, self._template, thinking, self.config.max_thinking_chars)
         return prompt.messages_json(cleaned)
 
-    async def _pause(self, retry: int, ranked: Sequence[Endpoint], progress: _Progress) -> bool:
-        """Wait before a retry; False, at once, where the wait would outlast the deadline."""
-        now = time.monotonic()
-        pause = backoff_s(retry, self.config.backoff_base_s, self.config.backoff_max_s)
-        following = endpoints_of.choose(ranked, progress.failed)
-        if following is not None:
-            pause = max(pause, progress.not_before.get(following.url, now) - now)
-        if now + pause >= progress.deadline:
-            return False
-        self._metrics.retries += 1
-        await asyncio.sleep(pause)
-        return True
-
-    async def _attempt(self, messages: bytes, endpoint: Endpoint, permit: Permit, progress: _Progress) -> bool:
-        """One attempt, or two where the server refuses a restriction; return whether the score is settled."""
-        progress.endpoint = endpoint.url
+    async def _attempt(self, messages: bytes, server: Server, progress: _Progress) -> bool:
+        """One attempt; return whether the score is settled."""
+        progress.endpoint = server.url
+        progress.attempts += 1
+        sent_at = time.monotonic()
         try:
-            restriction, reply = await self._send(messages, endpoint, progress)
+            reply = await self.ask(server.url, messages)
         except AttemptError as error:
-            permit.failure() if error.server_fault else permit.success()
-            self._note(error, endpoint, progress)
+            self._note(error, server, sent_at, progress)
             return not error.retryable
-        except BaseException:
-            permit.release()
-            raise
-        permit.success()
+        server.answered()
         progress.reply = reply.text
-        progress.value, progress.error = read_score(reply, self.config, restricted=restriction != "free")
+        progress.value, progress.error = read_score(reply, self.config)
         if progress.error is not None:
-            self._metrics.attempt_failures[progress.error] += 1
-            self._report(progress.error, f"reply {reply.text[:200]!r} from {endpoint.url}")
+            self._report(progress.error, f"reply {reply.text[:200]!r} from {server.url}")
+        progress.retries += 1
         # Asked again, a greedy model writes the same text again.
         return progress.value is not None or self.config.temperature == 0
 
-    async def _send(self, messages: bytes, endpoint: Endpoint, progress: _Progress) -> tuple[Restriction, Reply]:
-        assert self._session is not None
-        while True:
-            restriction = endpoint.restriction
-            progress.attempts += 1
-            self._metrics.attempts += 1
-            body = b"".join((self._heads[restriction], messages, b"}"))
-            try:
-                return restriction, await post_chat(self._session, endpoint.url, body)
-            except AttemptError as error:
-                refused = restriction != "free" and is_refusal(error.kind, error.detail)
-                if not (refused and endpoint.refused(restriction)):
-                    raise
-
-    def _note(self, error: AttemptError, endpoint: Endpoint, progress: _Progress) -> None:
+    def _note(self, error: AttemptError, server: Server, sent_at: float, progress: _Progress) -> None:
         progress.error = error.kind
-        progress.failed[endpoint.url] = progress.failed.get(endpoint.url, 0) + 1
-        if error.retry_after_s is not None:
-            progress.not_before[endpoint.url] = time.monotonic() + error.retry_after_s
-        self._metrics.attempt_failures[error.kind] += 1
-        self._report(error.kind, f"{error.detail} ({endpoint.url})")
+        progress.failures[server.url] += 1
+        if error.retryable:
+            first = progress.first_failed_at.setdefault(server.url, time.monotonic())
+            # The server has answered others since it failed here first: it may be this request that it fails on.
+            progress.retries += error.may_be_the_request and server.answered_at > first
+            server.failed(error, sent_at)
+        else:
+            server.answered()
+        self._report(error.kind, f"{error.detail} ({server.url})")
 
     def _report(self, kind: str, detail: str) -> None:
-        """Log the first case of each kind as a warning, the others for debugging: the metrics count them all."""
+        """Log the first case of each kind as a warning, the others for debugging: the training metrics count them."""
         level = logging.DEBUG if kind in self._reported else logging.WARNING
         self._reported.add(kind)
-        if self._key:
-            detail = detail.replace(self._key, "***")  # some servers quote a key that they refuse
         logger.log(level, "thinking reward: %s: %s", kind, detail)
 
 
@@ -323,16 +309,14 @@ def read_api_key(config: ClientSettings) -> str | None:
     return key
 
 
-def request_heads(config: ClientSettings) -> dict[Restriction, bytes]:
-    """For each restriction, the JSON of a request up to its messages; the messages and a brace complete it."""
-    shared: dict[str, Any] = {
+def request_head(config: ClientSettings) -> bytes:
+    """The JSON of a request up to its messages; the messages and a brace complete it."""
+    request: dict[str, Any] = {
         "model": config.model,
         "temperature": config.temperature,
         "max_tokens": config.max_tokens,
+        **REQUEST_FIELDS[config.structured_output],
     }
     if config.score_mode == "expected":
-        shared |= {"logprobs": True, "top_logprobs": 20}
-    return {
-        restriction: json.dumps({**shared, **restriction_fields(restriction)})[:-1].encode() + b', "messages": '
-        for restriction in RESTRICTIONS
-    }
+        request |= {"logprobs": True, "top_logprobs": 20}
+    return json.dumps(request)[:-1].encode() + b', "messages": '

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, StringConstraints, TypeAdapter, ValidationError
 
+from recipe.sophiavl.trm.scale import StructuredOutput
 from recipe.sophiavl.validation import SettingsError, settings_group
 
-StructuredOutput = Literal["auto", "on", "off"]
 ScoreMode = Literal["discrete", "expected"]
 
 Seconds = Annotated[float, Field(gt=0)]
@@ -60,18 +60,18 @@ class ClientSettings:
         urls: base URLs, such as ``http://host:8000/v1``; several are used with affinity per question and failover.
         model: the name under which the servers serve the TRM.
         api_key_env: name of the environment variable that holds the API key; None sends no key.
-        max_concurrency: requests in flight from this process at once.
+        max_concurrency: requests under way at once from this process, at each server.
         connect_timeout_s: limit for opening a connection, in seconds.
         timeout_s: limit for one attempt, from sending to the whole reply, in seconds.
-        deadline_s: limit for one score: queueing, every attempt and every pause between them, in seconds.
-        max_retries: further attempts after the first.
-        backoff_base_s, backoff_max_s: the pause before retry n is uniform in [0, min(max, base * 2**n)] seconds.
-        breaker_failures: failures in a row after which an endpoint is left alone.
-        breaker_reset_s: how long it is left alone before one probe is sent, in seconds.
+        deadline_s: limit for one score: waiting, every attempt and every pause between them, in seconds.
+        max_retries: further attempts for a request that fails on a server which answers others. A server that fails
+            all is waited for until the deadline.
+        backoff_base_s, backoff_max_s: the pause after n failures in a row, of a server or of a request, is at most
+            min(max, base * 2**(n - 1)) seconds.
         temperature: sampling temperature; 0 is greedy, and then the same text gets the same score.
         max_tokens: most tokens of a reply.
-        structured_output: restrict replies to 0.0, 0.1 … 1.0 on the server. "auto" does so where the server can, "on"
-            insists, "off" leaves the reply free.
+        structured_output: hold replies to 0.0, 0.1 … 1.0 on the server: "choice", "json_schema" or "off"; "auto" and
+            "on" have to be settled before a client takes the settings (`structured_output.settle`).
         score_mode: "discrete" reads the number in the reply, "expected" takes the probability-weighted one.
         expected_min_mass: "expected" only: least probability on readable values, in (0, 1]; less is a missing score.
         prompt_path: YAML file with the prompt; None is the package's own.
@@ -89,19 +89,17 @@ class ClientSettings:
     connect_timeout_s: Seconds = 5.0
     timeout_s: Seconds = 60.0
     deadline_s: Seconds = 180.0
-    max_retries: Annotated[int, Field(ge=0)] = 3
-    backoff_base_s: Annotated[float, Field(ge=0)] = 0.5
-    backoff_max_s: Annotated[float, Field(ge=0)] = 8.0
-    breaker_failures: Count = 16
-    breaker_reset_s: Seconds = 10.0
+    max_retries: Annotated[int, Field(ge=0)] = 5
+    backoff_base_s: Seconds = 0.25
+    backoff_max_s: Seconds = 2.0
     temperature: Annotated[float, Field(ge=0)] = 0.0
     max_tokens: Count = 16
-    structured_output: StructuredOutput = "auto"
+    structured_output: StructuredOutput = "off"
     score_mode: ScoreMode = "discrete"
     expected_min_mass: Annotated[float, Field(gt=0, le=1)] = 0.5
     prompt_path: Name | None = None
     max_thinking_chars: Count = 16_000
-    cache_size: Annotated[int, Field(ge=0)] = 100_000
+    cache_size: Annotated[int, Field(ge=0)] = 20_000
 
     def __post_init__(self) -> None:
         if self.deadline_s <= self.timeout_s:

@@ -7,10 +7,8 @@ import binascii
 import hashlib
 import io
 import struct
-import weakref
 import zlib
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,29 +52,6 @@ class SourceImage:
     digest: bytes
     encoded: bytes | None = None
     pixels: Image.Image | None = None
-
-
-class ImageDigests:
-    """Content digests of PIL images, remembered by object so that a group that shares one image hashes it once.
-
-    An image changed in place after its first use keeps its old digest: make a new one instead.
-    """
-
-    def __init__(self, size: int = 512) -> None:
-        self._size = size
-        self._known: OrderedDict[int, tuple[weakref.ref[Image.Image], bytes]] = OrderedDict()
-
-    def get(self, image: Image.Image) -> bytes | None:
-        """The digest of this very object, if it is known."""
-        known = self._known.get(id(image))
-        # An id is used again once its object has gone: only a living reference to the same object counts.
-        return known[1] if known is not None and known[0]() is image else None
-
-    def put(self, image: Image.Image, digest: bytes) -> None:
-        """Remember the digest of this object."""
-        self._known[id(image)] = (weakref.ref(image), digest)
-        while len(self._known) > self._size:
-            self._known.popitem(last=False)
 
 
 def load_image(image: ImageInput) -> bytes | Image.Image:
@@ -140,15 +115,6 @@ def digest_image(image: bytes | Image.Image) -> SourceImage:
     except OSError as error:
         raise BadImageError(f"image pixels cannot be read: {error}") from error
     return SourceImage(hasher.digest(), pixels=image)
-
-
-def digest_images(images: Sequence[bytes | Image.Image], known: ImageDigests) -> list[SourceImage]:
-    """Digest all images of a question."""
-    digested: list[SourceImage] = []
-    for image in images:
-        digest = known.get(image) if isinstance(image, Image.Image) else None
-        digested.append(SourceImage(digest, pixels=image) if digest else digest_image(image))
-    return digested
 
 
 def data_url(image: SourceImage) -> str:

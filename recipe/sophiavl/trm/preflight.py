@@ -7,28 +7,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import random
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
-import aiohttp
 from PIL import Image, ImageDraw
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from recipe.sophiavl.trm.arguments import add_client_arguments, client_settings
-from recipe.sophiavl.trm.client import ThinkingRewardClient, read_api_key, request_heads
+from recipe.sophiavl.trm.client import ThinkingRewardClient
 from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.images import data_url, digest_image
-from recipe.sophiavl.trm.parse import parse_score
 from recipe.sophiavl.trm.prompt import PromptError, clean_thinking, load_template, prepare_prompt
-from recipe.sophiavl.trm.scale import RESTRICTIONS, VALUES, Restriction, is_refusal
-from recipe.sophiavl.trm.transport import AttemptError, Reply, post_chat
+from recipe.sophiavl.trm.structured_output import NotEnforcedError, settle
+from recipe.sophiavl.trm.transport import AttemptError
 
 QUESTION = "How many dark squares does the image show, and do they touch each other?"
 REASONING = "The image shows one dark square on a light ground. A single square touches no other, so the answer is one."
@@ -74,25 +70,48 @@ class PreflightError(RuntimeError):
         super().__init__("thinking reward model failed its preflight:\n" + "\n".join(lines))
         self.failed = tuple(failed)
 
+    def __reduce__(self) -> tuple[type, tuple]:
+        return type(self), (self.failed,)  # else another process would make one of the message
 
-async def preflight(config: ClientSettings) -> list[Check]:
+
+@dataclass(frozen=True)
+class Preflight:
+    """What the preflight found: the checks, and the settings that a run should use (``structured_output`` settled)."""
+
+    checks: tuple[Check, ...]
+    settings: ClientSettings
+
+    @property
+    def failed(self) -> list[Check]:
+        """The checks that failed."""
+        return [check for check in self.checks if not check.ok]
+
+
+async def preflight(config: ClientSettings) -> Preflight:
     """Check every endpoint. A check that makes the later ones pointless ends that endpoint's list.
 
     Raises:
         ValueError: the API key's environment variable is not set, or the prompt file cannot be used.
     """
-    key = read_api_key(config)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    timeout = aiohttp.ClientTimeout(total=config.timeout_s, sock_connect=config.connect_timeout_s)
     checks: list[Check] = []
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+    free = replace(config, structured_output="off")
+    async with ThinkingRewardClient(free) as client:
         for url in config.urls:
-            checks.extend(await _Endpoint(config, session, url).check())
-    return checks
+            checks.extend(await _Endpoint(config, client, url).check())
+    if all(check.ok for check in checks):
+        config, check = await _structured_output(config)
+        checks.append(check)
+    if checks[-1].ok:
+        for url in config.urls:
+            checks.append(await _repeatable(replace(config, urls=(url,), cache_size=0)))
+    return Preflight(tuple(checks), config)
 
 
-def run_preflight(config: ClientSettings) -> None:
+def run_preflight(config: ClientSettings) -> ClientSettings:
     """Check every endpoint, from code that is not asynchronous.
+
+    Returns:
+        The settings that a run should use, ``structured_output`` settled.
 
     Raises:
         PreflightError: a check failed.
@@ -100,35 +119,28 @@ def run_preflight(config: ClientSettings) -> None:
     """
     # A thread of its own: the caller's may have an event loop running already.
     with ThreadPoolExecutor(1) as pool:
-        checks = pool.submit(asyncio.run, preflight(config)).result()
-    failed = [check for check in checks if not check.ok]
-    if failed:
-        raise PreflightError(failed)
+        found = pool.submit(asyncio.run, preflight(config)).result()
+    if found.failed:
+        raise PreflightError(found.failed)
+    return found.settings
 
 
 class _Endpoint:
-    """The checks of one endpoint, in order."""
+    """The checks of one endpoint that go through single requests, in order."""
 
-    def __init__(self, config: ClientSettings, session: aiohttp.ClientSession, url: str) -> None:
+    def __init__(self, config: ClientSettings, client: ThinkingRewardClient, url: str) -> None:
         self._config = config
-        self._session = session
+        self._client = client
         self._url = url
         self._template = load_template(config.prompt_path)
-        self._heads = request_heads(config)
         self._context: int | None = None
 
     async def check(self) -> list[Check]:
-        steps: tuple[Callable[[], Awaitable[list[Check]]], ...] = (
-            self._models,
-            self._image,
-            self._context_length,
-            self._structured_output,
-            self._repeatable,
-        )
+        steps: tuple[Callable[[], Awaitable[list[Check]]], ...] = (self._models, self._image, self._context_length)
         checks: list[Check] = []
         for step in steps:
             checks.extend(await step())
-            if step != self._context_length and not checks[-1].ok:
+            if not checks[-1].ok:
                 break
         return checks
 
@@ -141,18 +153,15 @@ class _Endpoint:
     async def _models(self) -> list[Check]:
         setting = f"thinking_reward.urls holds {self._url}"
         try:
-            async with self._session.get(f"{self._url}/models", allow_redirects=False) as response:
-                status, raw = response.status, await response.read()
-        except (aiohttp.ClientError, asyncio.TimeoutError) as error:
-            fix = f"{setting}: start the server, or correct host and port"
-            return [self._failed("reachable", f"{type(error).__name__}: {error}", fix)]
-        if status in (401, 403):
-            return [self._passed("reachable", "answers"), self._key_refused(f"HTTP {status}")]
-        served = _served_models(raw) if status == 200 else None
-        if served is None:
-            detail = f"GET {self._url}/models answers HTTP {status}, not a list of models"
-            fix = f"{setting}: correct the port or the path; most servers want it to end in /v1"
-            return [self._failed("reachable", detail, fix)]
+            served = await self._client.models(self._url)
+        except AttemptError as error:
+            if error.kind in _REFUSED_KEY:
+                return [self._passed("reachable", "answers"), self._key_refused(error.kind)]
+            if error.kind in ("connect", "disconnected", "timeout"):
+                fix = f"{setting}: start the server, or correct host and port"
+            else:
+                fix = f"{setting}: correct the port or the path; most servers want it to end in /v1"
+            return [self._failed("reachable", f"GET {self._url}/models: {error}", fix)]
         checks = [
             self._passed("reachable", "answers"),
             self._passed("key accepted", "yes" if self._config.api_key_env else "none sent"),
@@ -173,13 +182,10 @@ class _Endpoint:
         )
         return self._failed("key accepted", detail, fix)
 
-    async def _ask(self, restriction: Restriction, messages: bytes) -> Reply:
-        return await post_chat(self._session, self._url, self._heads[restriction] + messages + b"}")
-
     async def _image(self) -> list[Check]:
         prompt = prepare_prompt(self._template, QUESTION, [data_url(digest_image(sample_image(64)))])
         try:
-            reply = await self._ask("free", prompt.messages_json(REASONING))
+            reply = await self._client.ask(self._url, prompt.messages_json(REASONING))
         except AttemptError as error:
             if error.kind in _REFUSED_KEY:
                 return [self._key_refused(error.kind)]
@@ -197,7 +203,7 @@ class _Endpoint:
         prompt = prepare_prompt(self._template, sample_text(SAMPLE_QUESTION_CHARS), [image])
         has = f"context of {self._context} tokens" if self._context else "context length not told"
         try:
-            reply = await self._ask("free", prompt.messages_json(thinking))
+            reply = await self._client.ask(self._url, prompt.messages_json(thinking))
         except AttemptError as error:
             fix = (
                 "serve with a longer context (vLLM: --max-model-len), or lower "
@@ -207,45 +213,36 @@ class _Endpoint:
         tokens = reply.usage.get("prompt_tokens", "?")
         return [self._passed("context length", f"{has}; the longest reasoning with one image takes {tokens}")]
 
-    async def _structured_output(self) -> list[Check]:
-        name, wish = "structured output", self._config.structured_output
-        if wish == "off":
-            return [self._passed(name, "off")]
-        messages = json.dumps([{"role": "user", "content": "Write the word banana and nothing else."}]).encode()
-        found: list[str] = []
-        for restriction in RESTRICTIONS[:2]:
-            try:
-                reply = await self._ask(restriction, messages)
-            except AttemptError as error:
-                found.append(f"{restriction}: {error}")
-                if is_refusal(error.kind, error.detail):
-                    continue
-                break
-            score = parse_score(reply.text)
-            if score is not None and f"{score:.1f}" in VALUES and score == round(score, 1):
-                return [self._passed(name, restriction)]
-            found.append(f"{restriction}: not enforced, the reply is {reply.text[:40]!r}")
-            break
-        if wish == "auto" and not any("http_5" in line or "timeout" in line for line in found):
-            return [self._passed(name, "not available, replies are read as they come. " + "; ".join(found)[:300])]
-        fix = f"serve with structured output (vLLM has it), or set thinking_reward.structured_output={wish!r} to 'off'"
-        return [self._failed(name, "; ".join(found), fix)]
 
-    async def _repeatable(self) -> list[Check]:
-        name = "two scores agree"
-        if self._config.temperature > 0:
-            return [self._passed(name, f"not asked for: thinking_reward.temperature={self._config.temperature}")]
-        config = replace(self._config, urls=(self._url,), cache_size=0)
-        async with ThinkingRewardClient(config) as client:
-            scores = [await client.score(QUESTION, [sample_image(64)], REASONING) for _ in range(2)]
-        for score in scores:
-            if score.value is None:
-                return [self._failed(name, f"no score: {score.error}", _fix_of_missing(str(score.error), self._config))]
-        first, second = (float(score.value) for score in scores if score.value is not None)
-        if abs(first - second) > (EXPECTED_TOLERANCE if self._config.score_mode == "expected" else 0.0):
-            fix = "serve so that thinking_reward.temperature=0.0 is honoured: a sampled score is noise in the reward"
-            return [self._failed(name, f"{first} and {second}", fix)]
-        return [self._passed(name, f"{first}, in {scores[0].latency_s:.2f} s and {scores[1].latency_s:.2f} s")]
+async def _structured_output(config: ClientSettings) -> tuple[ClientSettings, Check]:
+    """The settings with a structured output that all endpoints enforce, and the check of it."""
+    name, where, wish = "structured output", ", ".join(config.urls), config.structured_output
+    try:
+        config = await settle(config)
+    except (NotEnforcedError, AttemptError) as error:
+        fix = f"serve with structured output (vLLM has it), or set thinking_reward.structured_output={wish!r} to 'off'"
+        return config, Check(where, name, False, " ".join(str(error).split())[:400], fix)
+    found = config.structured_output
+    detail = "not available, replies are read as they come" if (wish, found) == ("auto", "off") else found
+    return config, Check(where, name, True, detail)
+
+
+async def _repeatable(config: ClientSettings) -> Check:
+    """Whether one endpoint gives one text one score."""
+    name, (url,) = "two scores agree", config.urls
+    if config.temperature > 0:
+        return Check(url, name, True, f"not asked for: thinking_reward.temperature={config.temperature}")
+    config = replace(config, deadline_s=min(config.deadline_s, 1.5 * config.timeout_s))
+    async with ThinkingRewardClient(config) as client:
+        scores = [await client.score(QUESTION, [sample_image(64)], REASONING) for _ in range(2)]
+    for score in scores:
+        if score.value is None:
+            return Check(url, name, False, f"no score: {score.error}", _fix_of_missing(str(score.error), config))
+    first, second = (float(score.value) for score in scores if score.value is not None)
+    if abs(first - second) > (EXPECTED_TOLERANCE if config.score_mode == "expected" else 0.0):
+        fix = "serve so that thinking_reward.temperature=0.0 is honoured: a sampled score is noise in the reward"
+        return Check(url, name, False, f"{first} and {second}", fix)
+    return Check(url, name, True, f"{first}, in {scores[0].latency_s:.2f} s and {scores[1].latency_s:.2f} s")
 
 
 def _fix_of_missing(error: str, config: ClientSettings) -> str:
@@ -263,15 +260,6 @@ def _fix_of_missing(error: str, config: ClientSettings) -> str:
     if error in ("timeout", "deadline"):
         return f"raise thinking_reward.timeout_s={config.timeout_s}, or look why the server is this slow"
     return "see the server's log for this request"
-
-
-def _served_models(raw: bytes) -> dict[str, int | None] | None:
-    """The served models with their context lengths, where told; None where `raw` is no list of models."""
-    try:
-        entries: Any = json.loads(raw)["data"]
-        return {str(entry["id"]): entry.get("max_model_len") for entry in entries}
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def sample_image(side: int) -> Image.Image:
@@ -310,12 +298,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = parser.parse_args(argv)
     console = Console()
     try:
-        checks = asyncio.run(preflight(client_settings(given)))
+        found = asyncio.run(preflight(client_settings(given)))
     except (ValueError, PromptError) as error:
         console.print(escape(str(error)), style="red", soft_wrap=True, highlight=False)
         return 2
-    show(checks, console)
-    return 0 if all(check.ok for check in checks) else 1
+    show(found.checks, console)
+    return 1 if found.failed else 0
 
 
 if __name__ == "__main__":

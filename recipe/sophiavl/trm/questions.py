@@ -8,17 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image
-
-from recipe.sophiavl.trm.cache import LruCache, SharedComputations
-from recipe.sophiavl.trm.images import (
-    ImageDigests,
-    ImageInput,
-    SourceImage,
-    data_url,
-    digest_images,
-    load_image,
-)
+from recipe.sophiavl.trm.cache import SharedComputations
+from recipe.sophiavl.trm.images import ImageInput, SourceImage, data_url, digest_image, load_image
 from recipe.sophiavl.trm.prompt import PreparedPrompt, PromptTemplate, clean_question, prepare_prompt
 
 # Serialised questions kept for the responses of their groups, in bytes per process. A miss costs one encoding.
@@ -41,25 +32,19 @@ class Questions:
 
     def __init__(self, template: PromptTemplate) -> None:
         self._template = template
-        self._digests = ImageDigests()
         self._prepared: SharedComputations[PreparedPrompt] = SharedComputations(
-            LruCache(PREPARED_BYTES, weigh=lambda prompt: len(prompt.head))
+            PREPARED_BYTES, weigh=lambda prompt: len(prompt.head)
         )
 
     async def identify(self, text: str, images: Sequence[ImageInput]) -> Question:
-        """Read and digest the images; large ones, files and unknown PIL images off the event loop.
+        """Read and digest the images; files, PIL images and large ones off the event loop.
 
         Raises:
             BadImageError: an image cannot be read.
             TypeError: an image is not of an accepted kind.
         """
-        if all(self._is_quick(image) for image in images):
-            sources = self._read(images)
-        else:
-            sources = await asyncio.to_thread(self._read, images)
-        for source in sources:
-            if source.pixels is not None:
-                self._digests.put(source.pixels, source.digest)
+        quick = all(isinstance(image, bytes) and len(image) <= INLINE_HASH_BYTES for image in images)
+        sources = _read(images) if quick else await asyncio.to_thread(_read, images)
         key = digest_of(text.encode("utf-8", "surrogatepass"), *(source.digest for source in sources))
         return Question(key, text, tuple(sources))
 
@@ -76,19 +61,13 @@ class Questions:
         """Cancel preparations under way."""
         await self._prepared.cancel()
 
-    def _is_quick(self, image: ImageInput) -> bool:
-        if isinstance(image, Mapping):
-            image = image.get("bytes") or image.get("image")
-        if isinstance(image, Image.Image):
-            return self._digests.get(image) is not None
-        return isinstance(image, bytes) and len(image) <= INLINE_HASH_BYTES
-
-    def _read(self, images: Sequence[ImageInput]) -> list[SourceImage]:
-        return digest_images([load_image(image) for image in images], self._digests)
-
     def _prepare(self, question: Question) -> PreparedPrompt:
         urls = [data_url(image) for image in question.images]
         return prepare_prompt(self._template, clean_question(question.text), urls)
+
+
+def _read(images: Sequence[ImageInput]) -> list[SourceImage]:
+    return [digest_image(load_image(image)) for image in images]
 
 
 def question_text(extra_info: Mapping[str, Any]) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal
 
 VALUES = tuple(f"{tenth / 10:.1f}" for tenth in range(11))
 """``0.0``, ``0.1`` … ``1.0``."""
 
-Restriction = Literal["choice", "json_schema", "free"]
-"""How a reply is restricted: vLLM's own field, the portable ``response_format``, or not at all."""
-RESTRICTIONS: tuple[Restriction, ...] = get_args(Restriction)
+StructuredOutput = Literal["auto", "on", "choice", "json_schema", "off"]
+"""How replies are held to the values: by vLLM's own field (``choice``), by the portable ``response_format``
+(``json_schema``), or not at all (``off``). ``auto`` and ``on`` are wishes: the best that the servers have, or nothing;
+and the best that they have, or an error. `structured_output.settle` finds out which it is."""
 
 _SCHEMA = {
     "type": "object",
@@ -18,7 +20,7 @@ _SCHEMA = {
     "additionalProperties": False,
 }
 
-_FIELDS: dict[Restriction, dict[str, Any]] = {
+REQUEST_FIELDS: Mapping[StructuredOutput, Mapping[str, Any]] = {
     "choice": {"structured_outputs": {"choice": list(VALUES)}},
     "json_schema": {
         "response_format": {
@@ -26,31 +28,6 @@ _FIELDS: dict[Restriction, dict[str, Any]] = {
             "json_schema": {"name": "thinking_score", "strict": True, "schema": _SCHEMA},
         }
     },
-    "free": {},
+    "off": {},
 }
-
-# Words by which servers say that they do not know, or cannot serve, the fields above.
-_REFUSALS = (
-    "structured_output",
-    "structured output",
-    "response_format",
-    "json_schema",
-    "guided",
-    "grammar",
-    "unrecognized",
-    "unknown field",
-    "unknown parameter",
-    "unexpected keyword",
-    "extra inputs",
-    "extra_forbidden",
-)
-
-
-def restriction_fields(restriction: Restriction) -> dict[str, Any]:
-    """The fields that a request carries for this restriction."""
-    return _FIELDS[restriction]
-
-
-def is_refusal(kind: str, detail: str) -> bool:
-    """Whether a failed attempt says that the server does not support the restriction."""
-    return kind in ("http_400", "http_422", "http_501") and any(word in detail.lower() for word in _REFUSALS)
+"""The fields that a request carries."""

@@ -6,13 +6,15 @@ import asyncio
 import json
 import math
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import aiohttp
 
-from recipe.sophiavl.trm.retry import retry_after_s
-
-RETRYABLE_STATUS = (408, 429)
+# Kinds of failure by which a server says, or shows, that it has too much to do; and those of one that is not there.
+_OVERLOAD = ("timeout", "http_408", "http_429", "http_503", "http_504")
+_ABSENT = ("connect", "http_502")
 MAX_REPLY_BYTES = 4 * 2**20
 MAX_DETAIL_CHARS = 500
 
@@ -21,28 +23,32 @@ class AttemptError(Exception):
     """One attempt failed.
 
     Attributes:
-        kind: "connect", "timeout", "bad_reply" or "http_<status>".
-        retryable: whether another attempt may succeed.
-        server_fault: whether it counts against the server's health. A server that refuses a request is well.
-        retry_after_s: how long the server asked to wait, in seconds.
+        kind: "connect" (nobody there), "disconnected" (gone before its whole reply), "timeout", "bad_reply" or
+            "http_<status>".
         detail: what happened, for people.
+        retryable: whether another attempt may succeed. A server that refuses a request is well, and will do so again.
+        retry_after_s: how long the server asked to wait, in seconds.
     """
 
-    def __init__(
-        self,
-        kind: str,
-        detail: str,
-        *,
-        retryable: bool = True,
-        server_fault: bool = True,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(f"{kind}: {detail}")
+    def __init__(self, kind: str, detail: str, *, retryable: bool = True, retry_after_s: float | None = None) -> None:
+        super().__init__(kind, detail)
         self.kind = kind
         self.detail = detail
         self.retryable = retryable
-        self.server_fault = server_fault
         self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.detail}"
+
+    @property
+    def is_overload(self) -> bool:
+        """Whether the server has too much to do."""
+        return self.kind in _OVERLOAD
+
+    @property
+    def may_be_the_request(self) -> bool:
+        """Whether the request itself may be what the server fails on, as far as the kind of failure tells."""
+        return self.kind not in (*_OVERLOAD, *_ABSENT)
 
 
 @dataclass(frozen=True)
@@ -70,24 +76,43 @@ async def post_chat(session: aiohttp.ClientSession, url: str, body: bytes) -> Re
     Raises:
         AttemptError: anything but a well-formed reply.
     """
+    headers = {"Content-Type": "application/json"}
+    return parse_reply(await _request(session, "POST", f"{url}/chat/completions", data=body, headers=headers))
+
+
+async def get_models(session: aiohttp.ClientSession, url: str) -> dict[str, int | None]:
+    """The models that the server at the base URL `url` serves, with their context lengths in tokens, where told.
+
+    Raises:
+        AttemptError: anything but a list of models.
+    """
+    raw = await _request(session, "GET", f"{url}/models")
     try:
-        async with session.post(
-            f"{url}/chat/completions", data=body, headers={"Content-Type": "application/json"}, allow_redirects=False
-        ) as response:
+        return {str(entry["id"]): entry.get("max_model_len") for entry in json.loads(raw)["data"]}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise AttemptError("bad_reply", f"no list of models ({type(error).__name__}: {error})") from error
+
+
+async def _request(session: aiohttp.ClientSession, method: str, url: str, **content: Any) -> bytes:
+    """The body of a JSON reply."""
+    try:
+        async with session.request(method, url, allow_redirects=False, **content) as response:
             raw = await _read(response)
             if response.status != 200:
                 raise _status_error(response, raw)
             if "json" not in response.content_type:
                 raise AttemptError("bad_reply", f"content type {response.content_type!r} instead of JSON")
-            return parse_reply(raw)
+            return raw
     except aiohttp.ConnectionTimeoutError as error:
         raise AttemptError("connect", "no connection within thinking_reward.connect_timeout_s") from error
     except asyncio.TimeoutError as error:
         raise AttemptError("timeout", "no whole reply within thinking_reward.timeout_s") from error
     except aiohttp.ClientPayloadError as error:
         raise AttemptError("bad_reply", f"reply broke off: {error}") from error
-    except aiohttp.ClientConnectionError as error:
+    except aiohttp.ClientConnectorError as error:
         raise AttemptError("connect", f"{type(error).__name__}: {error}") from error
+    except aiohttp.ClientConnectionError as error:
+        raise AttemptError("disconnected", f"{type(error).__name__}: {error}") from error
     except aiohttp.ClientError as error:
         raise AttemptError("bad_reply", f"{type(error).__name__}: {error}") from error
 
@@ -108,10 +133,26 @@ def _status_error(response: aiohttp.ClientResponse, raw: bytes) -> AttemptError:
     return AttemptError(
         f"http_{status}",
         _error_message(raw)[:MAX_DETAIL_CHARS],
-        retryable=status in RETRYABLE_STATUS or status >= 500,
-        server_fault=status >= 500,
+        retryable=status in (408, 429) or (status >= 500 and status != 501),
         retry_after_s=retry_after_s(response.headers.get("Retry-After")),
     )
+
+
+def retry_after_s(header: str | None, now: datetime | None = None) -> float | None:
+    """Seconds that a Retry-After header, in seconds or as an HTTP date, asks to wait; None where it says nothing."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header.strip())
+        return max(0.0, seconds) if math.isfinite(seconds) else None
+    except ValueError:
+        pass
+    try:
+        when = parsedate_to_datetime(header.strip())
+    except (ValueError, TypeError):
+        return None
+    when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+    return max(0.0, (when - (now or datetime.now(timezone.utc))).total_seconds())
 
 
 def _error_message(raw: bytes) -> str:

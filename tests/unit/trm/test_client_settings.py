@@ -1,9 +1,12 @@
 """Settings of the client: what is refused, and that the message says what to change."""
 
+import asyncio
+
 import pytest
 
 from recipe.sophiavl.trm.client import ThinkingRewardClient
 from recipe.sophiavl.trm.client_settings import ClientSettings
+from tests.support.vllm_server import free_port
 
 URL = "http://localhost:8000/v1"
 
@@ -64,10 +67,8 @@ def test_a_password_in_a_url_is_refused_and_not_repeated():
         ("deadline_s", 60.0),
         ("deadline_s", "180"),
         ("max_retries", -1),
-        ("backoff_base_s", -0.1),
+        ("backoff_base_s", 0),
         ("backoff_max_s", -1),
-        ("breaker_failures", 0),
-        ("breaker_reset_s", 0),
         ("temperature", -0.1),
         ("max_tokens", 0),
         ("structured_output", "yes"),
@@ -89,3 +90,24 @@ def test_a_key_variable_that_is_not_set_stops_the_client(monkeypatch):
     config = ClientSettings(urls=[URL], model="trm", api_key_env="TRM_KEY")
     with pytest.raises(ValueError, match=r"thinking_reward\.api_key_env='TRM_KEY'.*not set"):
         ThinkingRewardClient(config)
+
+
+@pytest.mark.parametrize("wish", ["auto", "on"])
+def test_a_client_takes_no_wish_for_structured_output(wish):
+    with pytest.raises(ValueError, match=rf"structured_output='{wish}'.*preflight"):
+        ThinkingRewardClient(ClientSettings(urls=[URL], model="trm", structured_output=wish))
+
+
+def test_another_event_loop_is_refused_until_it_is_closed():
+    async def once(client):
+        return await client.score("q", [], "t")
+
+    settings = {"urls": f"http://127.0.0.1:{free_port()}/v1", "model": "trm", "timeout_s": 0.2, "deadline_s": 0.3}
+    client = ThinkingRewardClient(ClientSettings(**settings))
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(once(client)).error == "connect"
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(once(client))
+    loop.run_until_complete(client.close())
+    loop.close()
+    assert asyncio.run(once(client)).error == "connect"

@@ -48,17 +48,19 @@ class Server:
 
 async def check(server, **changes):
     async with serve(make_app(server.chat)) as url:
-        return await preflight(ClientSettings(urls=(url,), **{"model": "stand-in", "max_retries": 0, **changes}))
+        settings = {"model": "stand-in", "structured_output": "auto", "timeout_s": 2.0, "deadline_s": 3.0, **changes}
+        return await preflight(ClientSettings(urls=(url,), **settings))
 
 
-def failed(checks):
-    return {one.name: one for one in checks if not one.ok}
+def failed(found):
+    return {one.name: one for one in found.failed}
 
 
 def test_a_good_server_passes():
-    checks = asyncio.run(check(Server()))
-    assert failed(checks) == {}
-    assert len(checks) == 7
+    found = asyncio.run(check(Server()))
+    assert failed(found) == {}
+    assert len(found.checks) == 7
+    assert found.settings.structured_output == "choice"
 
 
 @pytest.mark.parametrize(
@@ -84,9 +86,48 @@ def test_each_lack_is_named_with_what_to_change(monkeypatch, server, changes, na
     assert "wrong-key-value" not in str(PreflightError(list(found.values())))
 
 
-@pytest.mark.parametrize("server", [{"structured": ()}, {"structured": ("response_format",)}, {"enforced": False}])
-def test_auto_does_without_structured_output(server):
-    assert failed(asyncio.run(check(Server(**server)))) == {}
+@pytest.mark.parametrize(
+    ("server", "found"),
+    [
+        ({}, "choice"),
+        ({"structured": ("response_format",)}, "json_schema"),
+        ({"structured": ()}, "off"),
+        ({"enforced": False}, "off"),
+    ],
+)
+def test_auto_is_settled_as_what_the_server_enforces(server, found):
+    result = asyncio.run(check(Server(**server)))
+    assert failed(result) == {}
+    assert result.settings.structured_output == found
+
+
+def test_a_way_that_is_named_is_held_to():
+    only_schema = {"structured": ("response_format",)}
+    assert asyncio.run(check(Server(**only_schema), structured_output="on")).settings.structured_output == "json_schema"
+    assert list(failed(asyncio.run(check(Server(**only_schema), structured_output="choice")))) == ["structured output"]
+
+
+def test_several_servers_get_what_they_have_in_common():
+    async def two():
+        async with (
+            serve(make_app(Server().chat)) as one,
+            serve(make_app(Server(structured=("response_format",)).chat)) as other,
+        ):
+            return await preflight(ClientSettings(urls=(one, other), model="stand-in", structured_output="auto"))
+
+    assert asyncio.run(two()).settings.structured_output == "json_schema"
+
+
+def test_a_key_that_a_server_quotes_is_not_shown(monkeypatch):
+    monkeypatch.setenv("QUOTED_KEY", "s3cret")
+
+    class Quoting(Server):
+        async def chat(self, request):
+            return web.Response(status=400, text="I do not like s3cret")
+
+    found = asyncio.run(check(Quoting(), api_key_env="QUOTED_KEY"))
+    assert list(failed(found)) == ["image accepted"]
+    assert "s3cret" not in str(PreflightError(found.failed))
 
 
 def test_the_right_key_passes(monkeypatch):
@@ -99,9 +140,9 @@ def test_every_endpoint_is_checked():
         async with serve(make_app(Server().chat)) as good, serve(make_app(Server(images=False).chat)) as bad:
             return good, bad, await preflight(ClientSettings(urls=(good, bad), model="stand-in"))
 
-    good, bad, checks = asyncio.run(two())
-    assert {one.endpoint for one in checks if one.ok} == {good, bad}
-    assert [(one.endpoint, one.name) for one in checks if not one.ok] == [(bad, "image accepted")]
+    good, bad, found = asyncio.run(two())
+    assert {one.endpoint for one in found.checks if one.ok} == {good, bad}
+    assert [(one.endpoint, one.name) for one in found.failed] == [(bad, "image accepted")]
 
 
 def test_run_preflight_works_beside_a_running_event_loop():

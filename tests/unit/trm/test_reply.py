@@ -1,12 +1,11 @@
-"""The probability-weighted score."""
+"""Scores read from replies, probability-weighted ones above all."""
 
 import math
 
 import pytest
 
 from recipe.sophiavl.trm.client_settings import ClientSettings
-from recipe.sophiavl.trm.expected import expected_score, value_masses
-from recipe.sophiavl.trm.reply import read_score
+from recipe.sophiavl.trm.reply import expected_score, read_score, value_masses
 from recipe.sophiavl.trm.transport import Reply, TokenChoice, parse_reply
 
 
@@ -89,28 +88,28 @@ def expected_config(**changes):
 def test_the_reply_gives_a_score_or_the_reason_for_none():
     tokens = (choice("0.2", {"0.2": 0.7, "0.4": 0.3}), END)
     config = expected_config()
-    assert read_score(Reply("0.2", False, tokens, {}), config, restricted=True) == (pytest.approx(0.26), None)
-    assert read_score(Reply("0.2", False, None, {}), config, restricted=True) == (None, "no_logprobs")
-    assert read_score(Reply("0.3", False, tokens, {}), config, restricted=True) == (None, "no_logprobs")
-    assert read_score(Reply("good", False, tokens, {}), config, restricted=True) == (None, "unparsable")
+    assert read_score(Reply("0.2", False, tokens, {}), config) == (pytest.approx(0.26), None)
+    assert read_score(Reply("0.2", False, None, {}), config) == (None, "no_logprobs")
+    assert read_score(Reply("0.3", False, tokens, {}), config) == (None, "no_logprobs")
+    assert read_score(Reply("good", False, tokens, {}), config) == (None, "unparsable")
     strict = expected_config(expected_min_mass=1.0)
     less = (choice("0.2", {"0.2": 0.7, "x": 0.3}), END)
-    assert read_score(Reply("0.2", False, less, {}), strict, restricted=True) == (None, "no_mass")
+    assert read_score(Reply("0.2", False, less, {}), strict) == (None, "no_mass")
 
 
 @pytest.mark.parametrize(
-    ("text", "restricted", "value"),
+    ("text", "structured_output", "value"),
     [
-        ("0.7", True, 0.7),
-        ("0.7", False, None),
-        ("Score: 0.7", True, None),
-        ("<answer>0.7</answer>", False, 0.7),
-        ("Score: 0.7\nThe step", False, 0.7),
+        ("0.7", "choice", 0.7),
+        ("0.7", "off", None),
+        ("Score: 0.7", "choice", None),
+        ("<answer>0.7</answer>", "off", 0.7),
+        ("Score: 0.7\nThe step", "off", 0.7),
     ],
 )
-def test_a_number_at_the_end_of_a_cut_reply_may_lack_digits(text, restricted, value):
-    config = ClientSettings(urls=["http://h/v1"], model="m")
-    assert read_score(Reply(text, True, None, {}), config, restricted=restricted)[0] == value
+def test_a_number_at_the_end_of_a_cut_reply_may_lack_digits(text, structured_output, value):
+    config = ClientSettings(urls=["http://h/v1"], model="m", structured_output=structured_output)
+    assert read_score(Reply(text, True, None, {}), config)[0] == value
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "5.0", "1000", "true", '"-0.1"', "null"])
@@ -121,4 +120,4 @@ def test_what_is_no_log_probability_makes_no_score(number, place):
     entry = f'{{"token": "0.2", "logprob": {token}, "top_logprobs": [{{"token": "0.2", "logprob": {other}}}]}}'
     raw = f'{{"choices": [{{"message": {{"content": "0.2"}}, "logprobs": {{"content": [{entry}]}}}}]}}'
     config = expected_config()
-    assert read_score(parse_reply(raw.encode()), config, restricted=True) == (None, "no_logprobs")
+    assert read_score(parse_reply(raw.encode()), config) == (None, "no_logprobs")

@@ -1,0 +1,51 @@
+"""One attempt: how its failures are told apart, and what a Retry-After header says."""
+
+import pickle
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+
+from recipe.sophiavl.trm.transport import AttemptError, retry_after_s
+
+NOW = datetime(2026, 5, 1, 12, 0, 0, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("nan", None),
+        ("inf", None),
+        ("7", 7.0),
+        (" 0.5 ", 0.5),
+        ("-3", 0.0),
+        (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90.0),
+        (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0.0),
+        ((NOW + timedelta(seconds=90)).strftime("%a, %d %b %Y %H:%M:%S"), 90.0),
+        ("Fri, 99 May 2026 12:00:00 GMT", None),
+    ],
+)
+def test_retry_after(header, seconds):
+    assert retry_after_s(header, NOW) == seconds
+
+
+@pytest.mark.parametrize(
+    ("kind", "overload", "the_request"),
+    [
+        ("timeout", True, False),
+        ("http_429", True, False),
+        ("http_503", True, False),
+        ("connect", False, False),
+        ("http_502", False, False),
+        ("http_500", False, True),
+        ("disconnected", False, True),
+        ("bad_reply", False, True),
+    ],
+)
+def test_what_a_failure_says_about_the_server(kind, overload, the_request):
+    error = AttemptError(kind, "why")
+    assert (error.is_overload, error.may_be_the_request, str(error)) == (overload, the_request, f"{kind}: why")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
