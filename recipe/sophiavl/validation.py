@@ -17,6 +17,7 @@ from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
 T = TypeVar("T")
+FLAGS = "--"
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid", hide_input_in_errors=True)
 
 
@@ -29,7 +30,8 @@ def settings_group(name: str) -> Callable[[type[T]], type[T]]:
     """Make a class a frozen dataclass that raises `SettingsError` for a value of the wrong type or out of range.
 
     Args:
-        name: the Hydra group that the fields stand in, for the messages: ``thinking_reward.alpha=-1: …``.
+        name: the Hydra group that the fields stand in, for the messages: ``thinking_reward.alpha=-1: …``; `FLAGS` where
+            they are flags of a command: ``--test-fraction=2: …``.
     """
 
     def decorate(cls: type[T]) -> type[T]:
@@ -52,6 +54,8 @@ def _message(group: str, kind: type, error: ValidationError) -> str:
     lines = []
     for fault in error.errors(include_url=False):
         setting = ".".join([group, *map(str, fault["loc"][:1])])
+        if group == FLAGS:
+            setting = FLAGS + "".join(map(str, fault["loc"][:1])).replace("_", "-")
         if fault["type"] in ("unexpected_keyword_argument", "missing"):
             known = ", ".join(sorted(field.name for field in fields(kind)))
             problem = "must be set" if fault["type"] == "missing" else f"no such setting; known are {known}"

@@ -237,10 +237,7 @@ def _tasks(files: Sequence[Path], todo: Mapping[str, Sequence[int]], limit: int 
         samples = left.pop(row["pair_id"], ())
         if not samples:
             continue
-        try:
-            images = image_bytes(row)
-        except PairsError as error:
-            raise PairsError(f"{where}, field images: {error}") from error
+        images = image_bytes(row, where)
         for sample in samples:
             yield Request((row["pair_id"], sample), row["question"], images, row["thinking"])
         if not left:

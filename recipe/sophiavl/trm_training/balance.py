@@ -7,86 +7,81 @@ From annotated pairs to training files: images set aside for testing, filtering,
 The paper (arXiv 2505.17018, section 3.1) samples its 156k set uniformly over ten intervals, 5,000 to 15,000 each.
 The images are read first, for the sides that rows fall on (see `sides`). What to keep is decided from the other
 columns, of which memory keeps ids and scores; then the chosen rows are read whole, in the order of the files, and
-written in theirs (see `chosen_rows.in_order`).
+written in theirs (see `in_order`).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import pickle
 import random
 import sys
+import tempfile
+from array import array
+from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from tqdm import tqdm
 
-from recipe.sophiavl.trm_training.chosen_rows import in_order, stream_rows
-from recipe.sophiavl.trm_training.distribution import draw_distribution
-from recipe.sophiavl.trm_training.filters import (
-    OFF_BY_DEFAULT,
-    RULES,
-    FilterLimits,
-    Rule,
-    chosen_rules,
-    first_hit,
-)
-from recipe.sophiavl.trm_training.intervals import INTERVAL_NAMES, INTERVALS, interval
+from data_preprocess.core.files import replacing, write_json
+from recipe.sophiavl.trm_training.commands import DONE, add_settings, exit_status, read_settings
+from recipe.sophiavl.trm_training.filters import OFF_BY_DEFAULT, RULES, FilterLimits, Rule, chosen_rules, first_hit
+from recipe.sophiavl.trm_training.intervals import INTERVAL_NAMES, INTERVALS, draw_distribution, interval
 from recipe.sophiavl.trm_training.pairs import (
     LIGHT_COLUMNS,
     PAIR_SCHEMA,
     PairsError,
     count_pairs,
     read_pairs,
-    replacing,
     write_pairs,
 )
 from recipe.sophiavl.trm_training.sides import SIDES, sides_of
+from recipe.sophiavl.validation import FLAGS, SettingsError, settings_group
 
-BelowFloor = Literal["warn", "repeat", "stop"]
 _NEEDS = ("pair_id", "question_id", "question", "images", "thinking", "score")
+OTHER_SCORE = "duplicate_other_score"
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-@dataclass(frozen=True)
+@settings_group(FLAGS)
 class BalanceSettings:
     """How the training files are made.
 
     Attributes:
-        floor, cap: fewest and most rows of an interval.
+        floor: fewest rows of an interval.
+        cap: most rows of an interval.
         below_floor: an interval with fewer rows than `floor` is kept as it is (warn), filled up by repeating its rows
             (repeat), or an error (stop).
         max_repeats: "repeat" only: how often one row may occur at most.
-        test_fraction, val_fraction: shares of the images (of text-only rows: the questions) that are set aside, in
-            [0, 1).
+        test_fraction: share of the images (of text-only rows: the questions) that is set aside for testing, in [0, 1).
+        val_fraction: the same, for validation.
         seed: of every choice.
 
     Raises:
-        ValueError: a setting out of range.
+        SettingsError: a setting out of range.
     """
 
-    floor: int = 5000
-    cap: int = 15000
-    below_floor: BelowFloor = "warn"
-    max_repeats: int = 4
-    test_fraction: float = 0.1
-    val_fraction: float = 0.0
-    seed: int = 0
+    floor: Annotated[int, Field(ge=0)] = 5000
+    cap: Annotated[int, Field(ge=1)] = 15000
+    below_floor: Literal["warn", "repeat", "stop"] = "warn"
+    max_repeats: Annotated[int, Field(ge=1)] = 4
+    test_fraction: Share = 0.1
+    val_fraction: Share = 0.0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.floor <= self.cap or self.cap < 1:
-            raise ValueError(f"--floor {self.floor} --cap {self.cap}: need 0 <= floor <= cap and a cap of at least 1")
-        if self.max_repeats < 1:
-            raise ValueError(f"--max-repeats {self.max_repeats}: must be at least 1")
-        for name in ("test_fraction", "val_fraction"):
-            if not 0.0 <= getattr(self, name) < 1.0:
-                raise ValueError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be in [0, 1)")
+        if self.floor > self.cap:
+            raise SettingsError(f"--floor {self.floor} is more than --cap {self.cap}: lower the one or raise the other")
         if self.test_fraction + self.val_fraction >= 1.0:
-            raise ValueError("--test-fraction and --val-fraction leave nothing for training")
+            raise SettingsError("--test-fraction and --val-fraction leave nothing for training")
 
 
 @dataclass
@@ -96,7 +91,8 @@ class Balanced:
     Attributes:
         rows: those that were read.
         test, val, train: those that were written.
-        rejected: those that were left out, by rule; "duplicate" is a pair that an earlier row holds already.
+        rejected: those that were left out, by rule; "duplicate" is a pair that an earlier row holds already with the
+            same score, "duplicate_other_score" one that it holds with another.
         before, filtered, after: rows of the training side by interval (length 10): as annotated, after the rules, and
             as written.
     """
@@ -157,63 +153,72 @@ def choose(rows: Sequence[tuple[int, str, float]], settings: BalanceSettings) ->
 class Balancer:
     """Decides about every row from its light columns.
 
+    Attributes:
+        result: what became of the rows.
+        numbers: rows of each side as they are numbered over all files; those to train on in the order in which they
+            are written.
+
+    Args:
+        reject: gets what is said of each row that is left out.
+
     Raises:
         PairsError: a file can't be read or lacks a column, or a score is not in [0, 1].
     """
 
     def __init__(
-        self, files: Sequence[Path], settings: BalanceSettings, rules: Mapping[str, Rule], limits: FilterLimits
+        self,
+        files: Sequence[Path],
+        settings: BalanceSettings,
+        rules: Mapping[str, Rule],
+        limits: FilterLimits,
+        reject: Callable[[Mapping[str, Any]], None],
     ) -> None:
-        self.settings, self.result = settings, Balanced()
-        # Rows as they are numbered over all files; those to train on in the order in which they are written.
+        self.result = Balanced()
         self.numbers: dict[str, list[int]] = {"train": [], "val": [], "test": []}
-        self.rejected: list[dict[str, Any]] = []
-        self._rules, self._limits = rules, limits
-        self._seen: set[str] = set()
+        self._rules, self._limits, self._write = rules, limits, reject
+        self._scores: dict[str, float] = {}
         self._left: list[tuple[str, int, str, float]] = []
-        self._sides = sides_of(files, settings.test_fraction, settings.val_fraction, settings.seed, needs=_NEEDS)
+        sides = iter(sides_of(files, settings.test_fraction, settings.val_fraction, settings.seed, needs=_NEEDS))
         for file in files:
             rows = read_pairs(file, LIGHT_COLUMNS, _NEEDS)
             progress = tqdm(rows, unit="row", desc=f"read {file.name}", total=count_pairs(file))
             for number, row in enumerate(progress):
-                self._take(row, f"{file}, row {number}")
+                self._take(row, next(sides), f"{file}, row {number}")
         # By pair_id: the order of the files changes nothing, but which score of a pair that two files hold is taken.
         self._left.sort()
         self.numbers["train"] = choose([row[1:] for row in self._left], settings)
         self._count()
 
-    def _take(self, row: Mapping[str, Any], where: str) -> None:
+    def _take(self, row: Mapping[str, Any], side: str, where: str) -> None:
         number = self.result.rows
         self.result.rows += 1
         for name in ("pair_id", "question_id", "question", "thinking"):
             if not isinstance(row[name], str):
                 raise PairsError(f"{where}, field {name}: must be text, not {type(row[name]).__name__}")
-        place = None
-        if row["score"] is not None:
+        pair, score = row["pair_id"], row["score"]
+        if score is not None:
             try:
-                place = interval(row["score"])
+                place = interval(score)
             except (ValueError, TypeError) as error:  # out of range; no number
                 raise PairsError(f"{where}, field score: {error}") from error
-        if place is not None and row["pair_id"] in self._seen:
-            self._reject(row, "duplicate", "an earlier row holds the same pair")
-            return
-        if place is not None:
-            self._seen.add(row["pair_id"])
-        part = self._sides[number]
-        if part == "train" and place is not None:
-            self.result.before[place] += 1
-        rules = {"no_score": self._rules["no_score"]} if part == "test" else self._rules
+            if pair in self._scores:
+                self._reject(row, *_duplicate(score, self._scores[pair]))
+                return
+            self._scores[pair] = score
+            if side == "train":
+                self.result.before[place] += 1
+        rules = {"no_score": self._rules["no_score"]} if side == "test" else self._rules
         hit = first_hit(row, rules, self._limits)
         if hit is not None:
             self._reject(row, *hit)
-        elif part == "train":
-            self._left.append((row["pair_id"], number, row["question_id"], row["score"]))
+        elif side == "train":
+            self._left.append((pair, number, row["question_id"], score))
         else:
-            self.numbers[part].append(number)
+            self.numbers[side].append(number)
 
     def _reject(self, row: Mapping[str, Any], rule: str, detail: str) -> None:
         self.result.rejected[rule] += 1
-        self.rejected.append({"pair_id": row["pair_id"], "rule": rule, "score": row["score"], "detail": detail})
+        self._write({"pair_id": row["pair_id"], "rule": rule, "score": row["score"], "detail": detail})
 
     def _count(self) -> None:
         scores = {number: score for _, number, _, score in self._left}
@@ -223,6 +228,12 @@ class Balancer:
             self.result.after[interval(scores[number])] += 1
         for name, numbers in self.numbers.items():
             setattr(self.result, name, len(numbers))
+
+
+def _duplicate(score: float, first: float) -> tuple[str, str]:
+    if score == first:
+        return "duplicate", "an earlier row holds the same pair"
+    return OTHER_SCORE, f"an earlier row holds the same pair with score {first}, which is the one that is used"
 
 
 def balance(
@@ -247,105 +258,88 @@ def balance(
     for file in files:
         if file.resolve() in {output.resolve() for output in outputs.values()}:
             raise PairsError(f"{file}: would be overwritten; choose another --out")
-    balancer = Balancer(files, settings, chosen_rules(enable, disable), limits or FilterLimits())
-    if not balancer.numbers["train"]:
-        left_out = ", ".join(f"{rule} {count}" for rule, count in balancer.result.rejected.most_common())
-        raise PairsError(
-            f"{', '.join(map(str, files))}: of {balancer.result.rows} rows none is left to train on "
-            f"(left out: {left_out or 'none'}; test {balancer.result.test}, validation {balancer.result.val})"
-        )
-    for name, numbers in balancer.numbers.items():
-        if numbers:
-            write_pairs(outputs[name], _rows(files, numbers, name, out))
-        else:
-            outputs[name].unlink(missing_ok=True)
-    _write_lines(out / "rejected.jsonl", balancer.rejected)
-    return balancer.result
+    rules = chosen_rules(enable, disable)
+    out.mkdir(parents=True, exist_ok=True)
+    with replacing(out / "rejected.jsonl") as temporary, temporary.open("w", encoding="utf-8") as lines:
+
+        def reject(entry: Mapping[str, Any]) -> None:
+            lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+        balancer = Balancer(files, settings, rules, limits or FilterLimits(), reject)
+        result = balancer.result
+        if not result.train:
+            left_out = ", ".join(f"{rule} {count}" for rule, count in result.rejected.most_common())
+            raise PairsError(
+                f"{', '.join(map(str, files))}: of {result.rows} rows none is left to train on "
+                f"(left out: {left_out or 'none'}; test {result.test}, validation {result.val})"
+            )
+        for name, numbers in balancer.numbers.items():
+            if numbers:
+                rows = tqdm(in_order(files, numbers, out), unit="row", desc=f"write {name}", total=len(numbers))
+                write_pairs(
+                    outputs[name],
+                    ({column: row.get(column) for column in PAIR_SCHEMA.names} | {"split": name} for row in rows),
+                )
+            else:
+                outputs[name].unlink(missing_ok=True)
+    return result
 
 
-def _rows(files: Sequence[Path], numbers: Sequence[int], name: str, folder: Path) -> Iterator[dict[str, Any]]:
-    """The rows with these numbers, in their order."""
-    places: dict[int, list[int]] = defaultdict(list)
-    for place, number in enumerate(numbers):
-        places[number].append(place)
-    placed = ((places[number], row) for number, row in _stream(files, sorted(places)))
-    rows = in_order(placed, len(numbers), folder)
-    for row in tqdm(rows, unit="row", desc=f"write {name}", total=len(numbers)):
-        yield {column: row.get(column) for column in PAIR_SCHEMA.names} | {"split": name}
+def in_order(files: Sequence[Path], numbers: Sequence[int], folder: Path) -> Iterator[dict[str, Any]]:
+    """The rows with these numbers over all files, in their order, images included; one may come several times.
 
+    They are read once, in the order of the files, into a temporary file, and then from there one at a time.
 
-def _stream(files: Sequence[Path], numbers: Sequence[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The rows with these numbers over all files (ascending), images included."""
-    start = 0
-    for file in files:
-        end = start + count_pairs(file)
-        inside = [number - start for number in numbers if start <= number < end]
-        for number, row in stream_rows(file, inside, PAIR_SCHEMA.names):
-            yield start + number, row
-        start = end
-
-
-def _write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    with replacing(file) as temporary, temporary.open("w", encoding="utf-8") as lines:
-        for row in rows:
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+    Args:
+        folder: where the temporary file goes; it is gone when the rows have been taken.
+    """
+    ascending = sorted(set(numbers))
+    offsets = array("Q")
+    with tempfile.TemporaryFile(prefix=".rows-", dir=folder) as rows:
+        start = 0
+        for file in files:
+            end = start + count_pairs(file)
+            inside = [number - start for number in ascending if start <= number < end]
+            for row in read_pairs(file, PAIR_SCHEMA.names, numbers=inside):
+                offsets.append(rows.tell())
+                pickle.dump(row, rows, pickle.HIGHEST_PROTOCOL)
+            start = end
+        for number in numbers:
+            rows.seek(offsets[bisect_left(ascending, number)])
+            yield pickle.load(rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: 0 where the files are written, 1 where they can't be, 2 where settings or files are wrong."""
     given = _parser().parse_args(argv)
-    try:
-        settings = BalanceSettings(**{field.name: getattr(given, field.name) for field in fields(BalanceSettings)})
-        limits = FilterLimits(**{field.name: getattr(given, field.name) for field in fields(FilterLimits)})
-        result = balance(given.files, given.out, settings, limits, enable=given.enable, disable=given.disable)
-        draw_distribution(result.before, result.after, settings.floor, settings.cap, given.out / "distribution.png")
-        rules = list(chosen_rules(given.enable, given.disable))
-        # vars, not asdict: that breaks a Counter.
-        summary = {"settings": asdict(settings), "rules": rules, "limits": asdict(limits), **vars(result)}
-        # Last and whole: where it is, everything is.
-        with replacing(given.out / "summary.json") as temporary:
-            temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(error, file=sys.stderr)
-        return 1
+    return exit_status(lambda: _run(given))
+
+
+def _run(given: argparse.Namespace) -> int:
+    settings, limits = read_settings(given, BalanceSettings), read_settings(given, FilterLimits)
+    result = balance(given.files, given.out, settings, limits, enable=given.enable, disable=given.disable)
+    draw_distribution(result.before, result.after, settings.floor, settings.cap, given.out / "distribution.png")
+    rules = list(chosen_rules(given.enable, given.disable))
+    # Last: where it is, everything is. vars, not asdict: that breaks a Counter.
+    write_json(
+        given.out / "summary.json",
+        {"settings": asdict(settings), "rules": rules, "limits": asdict(limits), **vars(result)},
+    )
     show(result, settings, Console())
     files = [f"{name}.parquet" for name in ("train", "val", "test") if getattr(result, name)]
     print(f"written to {given.out}: {', '.join(files)}, rejected.jsonl, distribution.png, summary.json")
-    return 0
+    return DONE
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path, nargs="+", help="parquet files that annotate wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    default = BalanceSettings()
-    parser.add_argument("--floor", type=int, default=default.floor, help="fewest rows of an interval (%(default)s)")
-    parser.add_argument("--cap", type=int, default=default.cap, help="most rows of an interval (%(default)s)")
-    parser.add_argument(
-        "--below-floor",
-        choices=get_args(BelowFloor),
-        default=default.below_floor,
-        help="an interval below the floor: keep it, repeat its rows, or stop (%(default)s)",
-    )
-    parser.add_argument("--max-repeats", type=int, default=default.max_repeats, help="of one row (%(default)s)")
-    parser.add_argument(
-        "--test-fraction", type=float, default=default.test_fraction, help="share of the images (%(default)s)"
-    )
-    parser.add_argument(
-        "--val-fraction", type=float, default=default.val_fraction, help="share of the images (%(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=default.seed, help="of every choice (%(default)s)")
+    add_settings(parser, BalanceSettings)
     rules = "; ".join(f"{name}{' (off)' if name in OFF_BY_DEFAULT else ''}" for name in RULES)
     parser.add_argument("--disable", action="append", default=[], metavar="RULE", help=f"repeatable. Rules: {rules}")
     parser.add_argument("--enable", action="append", default=[], metavar="RULE", help="repeatable")
-    group = parser.add_argument_group("thresholds of the rules")
-    for limit in fields(FilterLimits):
-        group.add_argument(
-            f"--{limit.name.replace('_', '-')}", type=type(limit.default), default=limit.default, help="(%(default)s)"
-        )
+    add_settings(parser.add_argument_group("thresholds of the rules"), FilterLimits)
     return parser
 
 
@@ -356,23 +350,26 @@ def show(result: Balanced, settings: BalanceSettings, console: Console) -> None:
         f"left out {result.rejected.total()}"
     )
     if result.rejected:
-        table = Table(title="left out")
-        table.add_column("rule")
-        table.add_column("rows", justify="right")
-        for name, count in result.rejected.most_common():
-            table.add_row(name, f"{count}")
-        console.print(table)
-    table = Table(title="training side: rows by score")
-    for column in ("interval", "annotated", "after the rules", "training"):
-        table.add_column(column, justify="left" if column == "interval" else "right")
-    low = []
-    for name, before, kept, after in zip(INTERVAL_NAMES, result.before, result.filtered, result.after, strict=True):
-        table.add_row(name, f"{before}", f"{kept}", f"{after}")
-        if after < settings.floor:
-            low.append(name)
+        _print_table(console, "left out", ("rule", "rows"), result.rejected.most_common())
+    columns = ("interval", "annotated", "after the rules", "training")
+    rows = list(zip(INTERVAL_NAMES, result.before, result.filtered, result.after, strict=True))
+    _print_table(console, "training side: rows by score", columns, rows)
+    low = [name for name, *_, after in rows if after < settings.floor]
+    warnings = [f"below the floor of {settings.floor}: {', '.join(low)}"] if low else []
+    if other := result.rejected[OTHER_SCORE]:
+        warnings.append(
+            f"{other} rows hold a pair that an earlier row holds with another score: the earlier score was used, so "
+            "the order of the files decides. See rejected.jsonl; give each pair one score"
+        )
+    for warning in warnings:
+        console.print(warning, style="yellow", highlight=False)
+
+
+def _print_table(console: Console, title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    table = Table(columns[0], *(Column(name, justify="right") for name in columns[1:]), title=title)
+    for row in rows:
+        table.add_row(*map(str, row))
     console.print(table)
-    if low:
-        console.print(f"below the floor of {settings.floor}: {', '.join(low)}", style="yellow", highlight=False)
 
 
 if __name__ == "__main__":

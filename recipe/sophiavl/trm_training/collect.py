@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import logging
 import math
 import random
 import sys
@@ -23,17 +22,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from pydantic import Field
 from tqdm import tqdm
 
-from recipe.sophiavl.trm_training.data_rows import DataRows, parquet_files
+from recipe.sophiavl.trm_training.commands import DONE, add_settings, exit_status, read_settings
 from recipe.sophiavl.trm_training.pairs import PairsError, pair_digest, write_pairs
-from recipe.sophiavl.trm_training.rollout_dumps import check_dumped, dump_files, is_final, read_dump
+from recipe.sophiavl.trm_training.rollouts import DataRows, dump_files, read_dump
+from recipe.sophiavl.validation import FLAGS, SettingsError, settings_group
 from reward_score import extract_thinking
 
+Most = Annotated[int, Field(ge=1)] | None
 
-@dataclass(frozen=True)
+
+@settings_group(FLAGS)
 class CollectSettings:
     """What is kept.
 
@@ -44,21 +47,17 @@ class CollectSettings:
         seed: of both draws.
 
     Raises:
-        ValueError: a limit below 1, or an empty range of steps.
+        SettingsError: a limit below 1, or an empty range of steps.
     """
 
     steps: tuple[int, int] | None = None
-    max_per_question: int | None = None
-    limit: int | None = None
+    max_per_question: Most = None
+    limit: Most = None
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("max_per_question", "limit"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {value}: must be at least 1")
         if self.steps is not None and self.steps[0] > self.steps[1]:
-            raise ValueError(f"--steps {self.steps[0]}-{self.steps[1]}: the first step is after the last")
+            raise SettingsError(f"--steps {self.steps[0]}-{self.steps[1]}: the first step is after the last")
 
 
 @dataclass
@@ -87,8 +86,6 @@ def find_responses(
 ) -> dict[int, list[Response]]:
     """The usable responses of every row of the data, in the order of the dumps; `collected` counts the others.
 
-    Lines that only fill verl's batch are passed over.
-
     Args:
         dumps: files, and whether a file is the newest of its run.
 
@@ -97,12 +94,9 @@ def find_responses(
     """
     found: dict[int, list[Response]] = defaultdict(list)
     for place, (file, newest) in enumerate(tqdm(dumps, unit="step", desc="read dumps")):
-        for number, offset, dumped in read_dump(file, newest=newest):
-            if not is_final(dumped):
-                continue
+        for where, offset, dumped in read_dump(file, newest=newest):
             collected.responses += 1
-            check_dumped(dumped, f"{file}:{number}")
-            row = rows.find(dumped, f"{file}:{number}")
+            row = rows.find(dumped, where)
             thinking = extract_thinking(dumped["output"])
             if thinking:
                 digest = hashlib.blake2b(thinking.encode("utf-8", "surrogatepass"), digest_size=16).digest()
@@ -193,12 +187,12 @@ def collect(folder: Path, data: Sequence[Path], out: Path, settings: CollectSett
         out: parquet file of ``PAIR_SCHEMA``.
 
     Raises:
-        PairsError: see `DataRows`, `read_dump` and `find_responses`; there is nothing to write; or `out` is one of the
+        PairsError: see `DataRows` and `read_dump`; there is nothing to write; or `out` is one of the
             data files.
     """
     dumps = _of_steps(dump_files(folder), settings.steps)
     rows = DataRows(data)
-    if out.resolve() in {file.resolve() for file in parquet_files(data)}:
+    if out.resolve() in {file.resolve() for file in rows.files}:
         raise PairsError(f"{out}: is data of the run; choose another --out")
     collected = Collected()
     found = find_responses(dumps, rows, collected)
@@ -231,27 +225,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--data", type=Path, nargs="+", required=True, help="RL parquet files (or folders) that the run was trained on"
     )
     parser.add_argument("--out", type=Path, required=True, help="parquet file to write")
-    parser.add_argument("--steps", type=_steps, metavar="FIRST-LAST", help="global steps to read (default: all)")
-    parser.add_argument(
-        "--max-per-question", type=int, help="most pairs of one question; whole groups are drawn (default: all)"
-    )
-    parser.add_argument("--limit", type=int, help="most pairs in all; whole questions are drawn (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="of --max-per-question and --limit (default: 0)")
+    add_settings(parser, CollectSettings, steps=_steps)
     given = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        settings = CollectSettings(given.steps, given.max_per_question, given.limit, given.seed)
-        collected = collect(given.run_dir, given.data, given.out, settings)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(error, file=sys.stderr)
-        return 1
+    return exit_status(lambda: _run(given))
+
+
+def _run(given: argparse.Namespace) -> int:
+    collected = collect(given.run_dir, given.data, given.out, read_settings(given, CollectSettings))
     print(f"{given.out}: {collected.pairs} pairs of {collected.responses} responses")
     for reason, count in collected.left_out.most_common():
         print(f"  left out: {count} ({reason})")
-    return 0
+    return DONE
 
 
 def _steps(text: str) -> tuple[int, int]:

@@ -10,8 +10,11 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from recipe.sophiavl.validation import FLAGS, SettingsError, settings_group
 
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]")
 # Words of three letters or more, not all capitals: no units (cm), triangles (ABC) or LaTeX commands (\\frac).
@@ -44,12 +47,17 @@ _COMPRESSED_BYTES = 200
 _LINE_CHARS = 10
 
 
-@dataclass(frozen=True)
+Characters = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+@settings_group(FLAGS)
 class FilterLimits:
     """Thresholds of the rules.
 
     Attributes:
-        min_chars, max_chars: shortest and longest reasoning, in characters.
+        min_chars: shortest reasoning, in characters.
+        max_chars: longest reasoning, in characters.
         max_spread: largest difference between the judge's samples, in score.
         praised: from this score on, a text that is repetitive or sets its own score is a noisy label.
         max_compression: a text of at least 200 bytes that compresses to less than this fraction is repetitive.
@@ -59,30 +67,22 @@ class FilterLimits:
         perfect: from this score on, a wrong answer contradicts the score (rule ``perfect_but_wrong``).
 
     Raises:
-        ValueError: a threshold out of its range.
+        SettingsError: a threshold out of its range.
     """
 
-    min_chars: int = 10
-    max_chars: int = 16000
-    max_spread: float = 0.3
-    praised: float = 0.6
-    max_compression: float = 0.2
-    max_line_repeats: int = 4
-    mixed_praised: float = 0.8
-    max_mixed_share: float = 0.1
-    perfect: float = 0.95
+    min_chars: Characters = 10
+    max_chars: Characters = 16000
+    max_spread: Fraction = 0.3
+    praised: Fraction = 0.6
+    max_compression: Fraction = 0.2
+    max_line_repeats: Annotated[int, Field(ge=0)] = 4
+    mixed_praised: Fraction = 0.8
+    max_mixed_share: Fraction = 0.1
+    perfect: Fraction = 0.95
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            flag = f"--{field.name.replace('_', '-')} {value}"
-            if isinstance(field.default, int):
-                if value < 0:
-                    raise ValueError(f"{flag}: must not be negative")
-            elif not 0.0 <= value <= 1.0:
-                raise ValueError(f"{flag}: must be in [0, 1]")
         if self.min_chars > self.max_chars:
-            raise ValueError(f"--min-chars {self.min_chars} is more than --max-chars {self.max_chars}")
+            raise SettingsError(f"--min-chars {self.min_chars} is more than --max-chars {self.max_chars}")
 
 
 Rule = Callable[[Mapping[str, Any], FilterLimits], str | None]

@@ -7,18 +7,19 @@ the published 156k set and a set of your own are trained on alike.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data_preprocess.core.errors import SourceError
+from data_preprocess.core.files import replacing
+from data_preprocess.core.parquet import read_rows
+from data_preprocess.schema import THINKING_SCHEMA
 from recipe.sophiavl.trm.questions import digest_of
-
-_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 PAIR_SCHEMA = pa.schema(
     [
@@ -29,7 +30,7 @@ PAIR_SCHEMA = pa.schema(
         ("data_source", pa.string()),
         # as the TRM is asked: the question, then its options, one a line
         ("question", pa.string()),
-        ("images", pa.list_(_IMAGE)),
+        THINKING_SCHEMA.field("images"),
         ("problem_type", pa.string()),
         ("response", pa.string()),
         # the text inside <think>
@@ -72,31 +73,27 @@ def pair_digest(question_id: str, thinking: str) -> str:
     return digest_of(question_id.encode(), thinking.encode("utf-8", "surrogatepass")).hex()
 
 
-def read_pairs(file: Path, columns: Sequence[str] | None = None, needs: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+def read_pairs(
+    file: Path, columns: Sequence[str] | None = None, needs: Sequence[str] = (), numbers: Sequence[int] | None = None
+) -> Iterator[dict[str, Any]]:
     """Stream the rows of a parquet file; memory does not grow with their number.
 
     Args:
         columns: read these only; None reads all.
         needs: columns that the file must have.
+        numbers: the rows with these numbers only (from 0, ascending); None reads all.
 
     Raises:
         PairsError: the file is missing, no parquet file, or lacks one of `needs`.
     """
-    with _opened(file) as parquet:
-        names = parquet.schema_arrow.names
-        missing = [name for name in needs if name not in names]
-        if missing:
-            raise PairsError(f"{file}: lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
-        chosen = None if columns is None else [name for name in columns if name in names]
-        batches = parquet.iter_batches(_BATCH_ROWS, columns=chosen)
-        while True:
-            try:
-                batch = next(batches, None)
-            except (OSError, pa.ArrowException) as error:
-                raise PairsError(f"{file}: a part of it cannot be read: {error}") from error
-            if batch is None:
-                return
-            yield from batch.to_pylist()
+    names = _footer(file).schema.to_arrow_schema().names
+    missing = [name for name in needs if name not in names]
+    if missing:
+        raise PairsError(f"{file}: lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    try:
+        yield from read_rows(file, columns, numbers)
+    except SourceError as error:
+        raise PairsError(str(error)) from error
 
 
 def count_pairs(file: Path) -> int:
@@ -105,54 +102,39 @@ def count_pairs(file: Path) -> int:
     Raises:
         PairsError: the file is missing or no parquet file.
     """
-    with _opened(file) as parquet:
-        return parquet.metadata.num_rows
+    return _footer(file).num_rows
 
 
-def _opened(file: Path) -> pq.ParquetFile:
+def _footer(file: Path) -> pq.FileMetaData:
     try:
-        # Arrow's read-ahead keeps what was read: memory would grow with the file.
-        return pq.ParquetFile(file, pre_buffer=False)
-    except (OSError, pa.ArrowInvalid) as error:
+        return pq.read_metadata(file)
+    except (OSError, pa.ArrowException) as error:
         raise PairsError(f"{file}: cannot be read as parquet: {error}") from error
 
 
 def write_pairs(file: Path, rows: Iterable[Mapping[str, Any]], schema: pa.Schema = PAIR_SCHEMA) -> int:
     """Write rows as parquet, streaming; the file appears whole or not at all. Returns the number of rows."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    left = iter(rows)
     written = 0
     with replacing(file) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
-        batch: list[Mapping[str, Any]] = []
-        for row in rows:
-            batch.append(row)
-            if len(batch) == _BATCH_ROWS:
-                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
-                written += len(batch)
-                batch = []
-        if batch:
+        while batch := list(islice(left, _BATCH_ROWS)):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
             written += len(batch)
     return written
 
 
-@contextmanager
-def replacing(file: Path) -> Iterator[Path]:
-    """A temporary path beside `file` that takes its place when the block ends well, and goes otherwise."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        yield temporary
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def image_bytes(row: Mapping[str, Any]) -> list[bytes]:
+def image_bytes(row: Mapping[str, Any], where: str = "") -> list[bytes]:
     """The encoded images of a row.
+
+    Args:
+        where: file and row, for the message.
 
     Raises:
         PairsError: an image has no bytes.
     """
     images = [(image or {}).get("bytes") for image in row.get("images") or ()]
     if not all(images):
-        raise PairsError(f"row {row.get('pair_id')}: an image without bytes; preprocess with images embedded")
+        start = f"{where}, field images: " if where else ""
+        raise PairsError(f"{start}an image without bytes; preprocess with images embedded")
     return images

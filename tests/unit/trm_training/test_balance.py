@@ -15,17 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from data_preprocess.core.images import pixel_digest
+from data_preprocess.core.splits import VAL, SplitAssigner, leak_keys
 from data_preprocess.schema import THINKING_SCHEMA
-from recipe.sophiavl.trm_training import chosen_rows
 from recipe.sophiavl.trm_training.balance import (
     BalanceSettings,
     balance,
     main,
 )
-from recipe.sophiavl.trm_training.distribution import draw_distribution
-from recipe.sophiavl.trm_training.intervals import interval
+from recipe.sophiavl.trm_training.intervals import draw_distribution, interval
 from recipe.sophiavl.trm_training.pairs import PAIR_SCHEMA, PairsError, read_pairs, write_pairs
-from recipe.sophiavl.trm_training.sides import side, split_keys
 from tests.support.scored_rows import make_row, write_rows
 
 SMALL = {"floor": 2, "cap": 5, "test_fraction": 0.2}
@@ -44,8 +43,11 @@ def sides_of(out):
 
 def side_of(row, limits):
     """The side of a row that shares no image with a row of another question."""
-    (key,) = split_keys(row["question"], [image["bytes"] for image in row["images"]])
-    return side(key, limits.test_fraction, limits.val_fraction, limits.seed)
+    keys = leak_keys(row["question"], [pixel_digest(image["bytes"]) for image in row["images"]])
+    for name, share in (("test", limits.test_fraction), ("val", limits.test_fraction + limits.val_fraction)):
+        if SplitAssigner(share, limits.seed).side(keys) == VAL:
+            return name
+    return "train"
 
 
 def ids(rows):
@@ -169,13 +171,13 @@ def test_what_is_rejected_is_written_with_its_reason(tmp_path):
         {"pair_id": "unscored", "rule": "no_score", "score": None, "detail": "no score"},
         {
             "pair_id": make_row(train[1], 5)["pair_id"],
-            "rule": "duplicate",
+            "rule": "duplicate_other_score",
             "score": 0.9,
-            "detail": "an earlier row holds the same pair",
+            "detail": "an earlier row holds the same pair with score 0.5, which is the one that is used",
         },
         {"pair_id": "unscored test", "rule": "no_score", "score": None, "detail": "no score"},
     ]
-    assert result.rejected == {"too_short": 1, "no_score": 2, "duplicate": 1}
+    assert result.rejected == {"too_short": 1, "no_score": 2, "duplicate_other_score": 1}
     # what is tested on is not filtered
     assert "short test" in ids(sides_of(tmp_path / "out")["test"])
     assert result.rows == result.train + result.test + result.val + result.rejected.total()
@@ -187,8 +189,7 @@ def test_a_scored_row_counts_though_an_unscored_one_of_its_pair_came_first(tmp_p
     assert (result.train, result.rejected) == (2, {"no_score": 1, "duplicate": 1})
 
 
-def test_repeated_rows_are_written_repeatedly(tmp_path, monkeypatch):
-    monkeypatch.setattr(chosen_rows, "_CHUNK_ROWS", 3)
+def test_repeated_rows_are_written_repeatedly(tmp_path):
     file = write_rows(tmp_path / "a.parquet", [make_row(q, 5) for q in range(4)])
     limits = BalanceSettings(floor=10, cap=10, below_floor="repeat", test_fraction=0.0)
     result = balance([file], tmp_path / "out", limits)
@@ -286,6 +287,23 @@ def test_command(tmp_path, capsys):
     assert sum(summary["after"]) == summary["train"] == len(list(read_pairs(out / "train.parquet")))
 
 
+def test_a_pair_with_two_scores_is_counted_and_said(tmp_path, capsys):
+    rows = [make_row(q, 5) for q in range(9)]
+    files = [
+        write_rows(tmp_path / "a.parquet", rows),
+        write_rows(tmp_path / "b.parquet", [rows[0], rows[1] | {"score": 0.1}, rows[2] | {"score": 0.9}]),
+    ]
+    given_args = [*map(str, files), "--out", str(tmp_path / "out"), "--test-fraction", "0", "--floor", "0"]
+    assert main(given_args) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "2 rows hold a pair that an earlier row holds with another score" in text
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["rejected"] == {"duplicate": 1, "duplicate_other_score": 2}
+    assert {row["score"] for row in read_pairs(tmp_path / "out/train.parquet")} == {0.5}
+    assert main([str(files[0]), *given_args[2:]]) == 0
+    assert "another score" not in capsys.readouterr().out
+
+
 def test_command_twice_gives_the_same_bytes(tmp_path):
     file = write_rows(tmp_path / "a.parquet", some_rows())
     for name in ("one", "two"):
@@ -306,8 +324,9 @@ def test_command_warns_below_the_floor(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--cap", "0"], "--floor 5000 --cap 0: need 0 <= floor <= cap"),
-        (["--min-chars", "-1"], "--min-chars -1: must not be negative"),
+        (["--cap", "0"], "--cap=0: Input should be greater than or equal to 1"),
+        (["--cap", "9"], "--floor 5000 is more than --cap 9"),
+        (["--min-chars", "-1"], "--min-chars=-1: Input should be greater than or equal to 0"),
         (["--disable", "none"], "unknown rule 'none'; known: no_score"),
         (["--below-floor", "stop"], "fewer than --floor 5000: annotate more pairs"),
     ],
@@ -316,7 +335,7 @@ def test_command_with_wrong_settings(tmp_path, capsys, more, message):
     file = write_rows(tmp_path / "a.parquet", some_rows())
     assert main([str(file), "--out", str(tmp_path / "out"), *more]) == 2
     assert message in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob("out/*"))
 
 
 def test_command_that_cannot_write(tmp_path, capsys):
@@ -352,8 +371,7 @@ def test_picture(tmp_path):
 def test_memory_does_not_grow_with_the_images(tmp_path):
     """Five times as many rows with images, in another order: 160 MB more on the disk."""
     code = (
-        "import re, sys; from recipe.sophiavl.trm_training import chosen_rows; "
-        "chosen_rows._CHUNK_ROWS = 100; from recipe.sophiavl.trm_training.balance import main; main(sys.argv[1:]); "
+        "import re, sys; from recipe.sophiavl.trm_training.balance import main; main(sys.argv[1:]); "
         "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
     peaks = []

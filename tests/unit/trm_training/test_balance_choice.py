@@ -146,12 +146,13 @@ def test_below_the_floor():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"floor": 6, "cap": 5}, "--floor 6 --cap 5: need 0 <= floor <= cap and a cap of at least 1"),
-        ({"floor": -1}, "--floor -1 --cap 15000: need 0 <= floor"),
-        ({"floor": 0, "cap": 0}, "--floor 0 --cap 0: need 0 <= floor"),
-        ({"max_repeats": 0}, "--max-repeats 0: must be at least 1"),
-        ({"test_fraction": 1.0}, "--test-fraction 1.0: must be in [0, 1)"),
-        ({"val_fraction": -0.1}, "--val-fraction -0.1: must be in [0, 1)"),
+        ({"floor": 6, "cap": 5}, "--floor 6 is more than --cap 5"),
+        ({"floor": -1}, "--floor=-1: Input should be greater than or equal to 0"),
+        ({"floor": 0, "cap": 0}, "--cap=0: Input should be greater than or equal to 1"),
+        ({"max_repeats": 0}, "--max-repeats=0: Input should be greater than or equal to 1"),
+        ({"test_fraction": 1.0}, "--test-fraction=1.0: Input should be less than 1"),
+        ({"val_fraction": -0.1}, "--val-fraction=-0.1: Input should be greater than or equal to 0"),
+        ({"below_floor": "drop"}, "--below-floor='drop': Input should be 'warn', 'repeat' or 'stop'"),
         (
             {"test_fraction": 0.5, "val_fraction": 0.5},
             "--test-fraction and --val-fraction leave nothing for training",

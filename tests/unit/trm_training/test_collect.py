@@ -169,8 +169,8 @@ def test_the_seed_decides_about_the_draw(tmp_path, data):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"limit": 0}, "--limit 0: must be at least 1"),
-        ({"max_per_question": -1}, "--max-per-question -1: must be at least 1"),
+        ({"limit": 0}, "--limit=0: Input should be greater than or equal to 1"),
+        ({"max_per_question": -1}, "--max-per-question=-1: Input should be greater than or equal to 1"),
         ({"steps": (3, 2)}, "--steps 3-2: the first step is after the last"),
     ],
 )
@@ -259,7 +259,7 @@ def test_command(tmp_path, data, capsys):
 def test_command_with_wrong_settings(tmp_path, data, capsys):
     given = [str(tmp_path / "run"), "--data", str(data), "--out", str(tmp_path / "pairs.parquet")]
     assert main([*given, "--limit", "0"]) == 2
-    assert capsys.readouterr().err == "--limit 0: must be at least 1\n"
+    assert capsys.readouterr().err == "--limit=0: Input should be greater than or equal to 1\n"
     assert main(given) == 2
     assert "no rollout dumps" in capsys.readouterr().err
     for steps in ("x", "1-", "2-x", "-3"):

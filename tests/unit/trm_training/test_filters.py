@@ -269,10 +269,8 @@ def test_thresholds_move_what_is_hit():
 @pytest.mark.parametrize("field", fields(FilterLimits), ids=lambda field: field.name)
 def test_thresholds_out_of_range(field):
     flag = f"--{field.name.replace('_', '-')}"
-    whole = isinstance(field.default, int)
-    for value in (-1,) if whole else (-0.1, 1.1, float("nan")):
-        expected = "must not be negative" if whole else r"must be in \[0, 1\]"
-        with pytest.raises(ValueError, match=f"^{flag} {value}: {expected}$"):
+    for value in (-1,) if isinstance(field.default, int) else (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match=f"^{flag}={value}: Input should be "):
             FilterLimits(**{field.name: value})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 from collections import Counter
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from recipe.sophiavl.trm_training import sides as sides_module
 from recipe.sophiavl.trm_training.pairs import PairsError
-from recipe.sophiavl.trm_training.sides import side, sides_of, split_keys
+from recipe.sophiavl.trm_training.sides import sides_of
 from tests.support.scored_rows import make_row, write_rows
 
 
@@ -70,32 +73,63 @@ def test_the_order_of_rows_and_files_changes_no_side(
     assert split(folder, rows, test=0.4, val=0.3, seed=seed) == [shuffled[places.index(n)] for n in range(len(rows))]
 
 
-def test_shares_of_the_keys() -> None:
-    counts = Counter(side(f"key {i}", 0.2, 0.1, 0) for i in range(20_000))
-    assert counts["test"] == pytest.approx(4000, abs=300)
-    assert counts["val"] == pytest.approx(2000, abs=250)
-    assert {side(f"key {i}", 0.0, 0.0, 0) for i in range(200)} == {"train"}
+def test_shares(tmp_path: Path) -> None:
+    rows = [row(f"Question {i}?") for i in range(5000)]
+    counts = Counter(split(tmp_path, rows, test=0.2, val=0.1))
+    assert counts["test"] == pytest.approx(1000, abs=150)
+    assert counts["val"] == pytest.approx(500, abs=120)
+    assert set(split(tmp_path, rows[:200], test=0.0)) == {"train"}
 
 
-@settings(deadline=None)
-@given(st.text(), st.integers(0, 5))
-def test_a_larger_test_fraction_keeps_what_was_tested(key: str, seed: int) -> None:
-    if side(key, 0.1, 0.0, seed) == "test":
-        assert side(key, 0.3, 0.0, seed) == "test"
+def test_a_larger_test_fraction_keeps_what_was_tested_and_the_seed_decides_about_it(tmp_path: Path) -> None:
+    rows = [row(f"Question {i}?") for i in range(500)]
+    tested = [
+        {place for place, side in enumerate(split(tmp_path, rows, test=share, seed=seed)) if side == "test"}
+        for share, seed in ((0.1, 0), (0.3, 0), (0.1, 0), (0.1, 1))
+    ]
+    assert tested[0] < tested[1]
+    assert tested[0] == tested[2] != tested[3]
 
 
-def test_the_seed_decides_what_is_tested() -> None:
-    first, again, other = ({i for i in range(500) if side(f"k{i}", 0.1, 0.0, seed) == "test"} for seed in (0, 0, 1))
-    assert first == again != other
+def encoded(number: int, kind: str, **options: Any) -> bytes:
+    """One picture for each number, in any file format that keeps its pixels."""
+    picture = Image.frombytes("RGB", (6, 4), random.Random(number).randbytes(6 * 4 * 3))
+    if "turned" in options:
+        # What EXIF orientation 6 turns back.
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        picture, options = picture.transpose(Image.Transpose.ROTATE_90), {"exif": exif.tobytes()}
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def test_one_picture_in_two_encodings_is_on_one_side(tmp_path: Path) -> None:
+    ways = [
+        ("PNG", {}),
+        ("PNG", {"compress_level": 0}),
+        ("BMP", {}),
+        ("WEBP", {"lossless": True}),
+        ("PNG", {"turned": True}),
+    ]
+    rows = [row(f"Question {kind}?", encoded(i, kind, **options)) for i in range(30) for kind, options in ways]
+    assert len({image["bytes"] for made in rows for image in made["images"]}) == len(rows)
+    sides = split(tmp_path, rows)
+    assert all(len(set(sides[len(ways) * i : len(ways) * (i + 1)])) == 1 for i in range(30))
+    assert set(sides) == {"train", "test"}
+
+
+def test_processes_find_the_same_sides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [row("What?", encoded(i % 40, "PNG", compress_level=i % 9)) for i in range(300)]
+    alone = split(tmp_path, rows)
+    asked = []
+    monkeypatch.setattr(sides_module, "_ROWS_FOR_PROCESSES", 300)
+    monkeypatch.setattr(sides_module, "default_workers", lambda: asked.append(2) or 2)
+    assert split(tmp_path, rows) == alone
+    assert asked
 
 
 def test_images_without_bytes_are_named(tmp_path: Path) -> None:
     rows = [row("What?", b"1"), row("What?") | {"images": [{"bytes": None, "path": "a.png"}]}]
     with pytest.raises(PairsError, match=r"a\.parquet, row 1, field images: "):
         split(tmp_path, rows)
-
-
-def test_keys_of_a_row() -> None:
-    assert len(split_keys("What?", [b"1", b"2"])) == 2
-    assert split_keys("What?", [b"1"]) == split_keys("Else?", [b"1"])
-    assert split_keys("What?", []) != split_keys("Else?", [])
