@@ -71,7 +71,7 @@ class ThinkingRewardSettings:
         """The TRM client's settings.
 
         Args:
-            router_address: ``host:port`` of verl's reward router, for the modes that verl hosts.
+            router_address: for the modes that verl hosts, the servers as ``host:port,host:port``.
             model: the model name that the hosted server answers to.
         """
         if self.mode == "external":
@@ -81,7 +81,11 @@ class ThinkingRewardSettings:
                 f"thinking_reward.mode={self.mode!r}: verl hosts no reward model: set reward.reward_model.enable=true, "
                 "or use thinking_reward.mode=external"
             )
-        return ClientSettings(**self.client | {"urls": [f"http://{router_address}/v1"], "model": model})
+        urls = [f"http://{address}/v1" for address in router_address.split(",")]
+        hosted = {"urls": urls, "model": model}
+        if self.client.get("structured_output") in ("auto", "on"):
+            hosted["structured_output"] = "choice"  # verl hosts vLLM, unless reward.reward_model.rollout says other
+        return ClientSettings(**self.client | hosted)
 
     @classmethod
     def from_config(cls, group: DictConfig | Mapping[str, Any]) -> ThinkingRewardSettings:
