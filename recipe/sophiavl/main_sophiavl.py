@@ -9,6 +9,7 @@ environment.configure()  # before anything imports verl
 import hydra  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
+from recipe.sophiavl import cluster  # noqa: E402
 from recipe.sophiavl.checks import check_config  # noqa: E402
 from recipe.sophiavl.data_checks import check_data_files  # noqa: E402
 from recipe.sophiavl.data_files import expand_patterns  # noqa: E402
@@ -33,14 +34,19 @@ def run(config: DictConfig) -> None:
         return
     expand_patterns(config.data)
     check_data_files(config)
-    if settings.enable and settings.mode == "external" and settings.preflight:
-        run_preflight(settings.client_settings())
+    variables = cluster.private_environment(settings)
+    asks_from_here = cluster.asks_from_here(config)
+    if settings.enable and settings.mode == "external" and settings.preflight and asks_from_here:
+        found = run_preflight(settings.client_settings())
+        config.thinking_reward.structured_output = found.structured_output
+    cluster.make_absolute(config)
+    cluster.set_platform_of_workers(config)
 
     from verl.trainer.main_ppo import run_ppo
 
     from recipe.sophiavl.task_runner import TrustGRPOTaskRunner
 
-    run_ppo(config, task_runner_class=TrustGRPOTaskRunner)
+    run_ppo(config, cluster.with_arguments(TrustGRPOTaskRunner, variables, asks_from_here))
 
 
 @hydra.main(config_path="config", config_name="sophiavl_trainer", version_base=None)
@@ -49,7 +55,8 @@ def main(config: DictConfig) -> None:
     try:
         run(config)
     except (SettingsError, PreflightError) as error:
-        raise SystemExit(f"\nerror: {error}") from error
+        # Ray's error of a task is one of these too, with a traceback in its message
+        raise SystemExit(f"\nerror: {getattr(error, 'cause', error)}") from error
 
 
 if __name__ == "__main__":

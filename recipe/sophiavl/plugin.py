@@ -12,7 +12,7 @@ import os
 from wrapt import when_imported
 
 from recipe.sophiavl.settings import REWARD_MANAGER_NAME
-from recipe.sophiavl.verl_support import internals, repairs
+from recipe.sophiavl.verl_support import environment, internals, repairs
 
 
 @when_imported("verl.experimental.reward_loop.reward_manager")
@@ -21,7 +21,7 @@ def _register_reward_manager(_module) -> None:
 
 
 repairs.install()
-if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu":
+if environment.on_cpu():
     from recipe.sophiavl.verl_support import cpu_platform
 
     cpu_platform.install()
@@ -39,7 +39,7 @@ def check_registered() -> None:
             "'sophiavl' was not loaded: run `pip install -e .` in the repository, and check that "
             f"VERL_USE_EXTERNAL_PLUGINS={os.environ.get('VERL_USE_EXTERNAL_PLUGINS', 'auto')!r} allows it."
         )
-    if os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu" and internals.platform_name() != "cpu":
+    if environment.on_cpu() and internals.platform_name() != "cpu":
         raise RuntimeError(
             "VERL_PLATFORM=cpu is set but verl uses another platform: verl was imported before the environment was set"
         )

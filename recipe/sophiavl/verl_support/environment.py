@@ -14,7 +14,7 @@ from pathlib import Path
 _ACCELERATOR_NODES = ("nvidia[0-9]*", "kfd", "davinci[0-9]*")
 
 CPU_ENVIRONMENT: dict[str, str] = {
-    # our platform class (cpu_platform.py); verl 0.9.1 itself knows cuda, npu and rocm
+    # our platform class (cpu_platform.py); verl 0.9.1 itself knows nvidia, amd and huawei
     "VERL_PLATFORM": "cpu",
     # verl 0.9.1's engine registry is keyed by device and knows "cuda" and "npu" only
     "VERL_ENGINE_DEVICE": "cuda",
@@ -34,14 +34,23 @@ def accelerator_present(dev: Path = Path("/dev")) -> bool:
     return any(any(dev.glob(pattern)) for pattern in _ACCELERATOR_NODES)
 
 
+def platform() -> str:
+    """What ``VERL_PLATFORM`` says, as verl reads it; "" where it is not set. Nothing else reads this variable."""
+    return os.environ.get("VERL_PLATFORM", "").strip().lower()
+
+
+def on_cpu() -> bool:
+    """Whether verl runs on the CPU platform in this process, once :func:`configure` was called."""
+    return platform() == "cpu"
+
+
 def wants_cpu_platform() -> bool:
     """Whether the CPU platform applies: asked for by ``VERL_PLATFORM=cpu``, or no accelerator and no other wish.
 
     A driver that joins an existing Ray cluster (``RAY_ADDRESS``) may itself have no accelerator: it is left alone.
     """
-    platform = os.environ.get("VERL_PLATFORM")
-    if platform:
-        return platform.strip().lower() == "cpu"
+    if platform():
+        return on_cpu()
     return not accelerator_present() and not os.environ.get("RAY_ADDRESS")
 
 

@@ -7,12 +7,13 @@ verl 0.9.1, TransferQueue 0.1.11.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from importlib import import_module
 from typing import Any
 
 _TRAINER = "verl.trainer.ppo.v1.trainer_base"
+_REWARD_LOOP = "verl.experimental.reward_loop.reward_loop"
 
 # module -> (dotted name, what the recipe does with it)
 EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
@@ -26,6 +27,7 @@ EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
         *(
             (f"PPOTrainer.{method}", "is overridden by trainer.TrustGRPOMixin")
             for method in (
+                "fit",
                 "_init_dataloader",
                 "on_init_end",
                 "on_step_begin",
@@ -41,6 +43,16 @@ EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
         ),
     ),
     "verl.experimental.reward_loop.reward_manager.registry": (("REWARD_MANAGER", "must hold our manager"),),
+    _REWARD_LOOP: (
+        ("RewardLoopWorker", "is told the driver's environment before it makes its reward manager"),
+        ("RewardLoopManager._init_reward_loop_workers", "is wrapped, so that its workers are these"),
+    ),
+    "verl.experimental.reward_loop.reward_model": (
+        ("RewardModelManager.get_router_address", "is replaced, so that it tells the replicas' own addresses"),
+    ),
+    "verl.utils.dataset.rl_dataset": (
+        ("RLHFDataset._build_messages", "is overridden by rl_dataset.SophiaVLDataset, for the images of a row"),
+    ),
     "verl.plugin.platform": (("get_platform", "tells which platform verl runs on"),),
     "verl.utils.tensordict_utils": (("maybe_fix_3d_position_ids", "is replaced by repairs"),),
     "verl.models.transformers.qwen2_vl": (("_get_input_embeds", "is wrapped by repairs"),),
@@ -89,6 +101,36 @@ def use_trainer(mode: str, trainer: type) -> None:
 def knows_reward_manager(name: str) -> bool:
     """Whether verl's registry (``experimental/reward_loop/reward_manager/registry.py``) has this reward manager."""
     return name in find("verl.experimental.reward_loop.reward_manager.registry", "REWARD_MANAGER")
+
+
+def prepare_reward_workers(prepare: Callable[[], None]) -> None:
+    """Have every reward worker that this process starts call ``prepare`` first (``RewardLoopWorker.__init__``)."""
+    import ray
+
+    manager = find(_REWARD_LOOP, "RewardLoopManager")
+    start = find(_REWARD_LOOP, "RewardLoopManager._init_reward_loop_workers")
+
+    class RewardLoopWorker(find(_REWARD_LOOP, "RewardLoopWorker")):
+        def __init__(self, *arguments: Any) -> None:
+            prepare()
+            super().__init__(*arguments)
+
+    def start_prepared(self: Any) -> None:
+        self.reward_loop_workers_class = ray.remote(RewardLoopWorker)
+        start(self)
+
+    manager._init_reward_loop_workers = start_prepared
+
+
+def give_reward_workers_the_replicas() -> None:
+    """Give reward workers the addresses of the hosted replicas, ``host:port,host:port``, in place of the router's.
+
+    verl's router (``experimental/reward_loop/router/naive_router.py``) answers 500 where a replica refuses a request
+    (4xx), so that no client can tell a refusal from a failure, and it sends requests where there are fewest, so that a
+    question's prefix is computed on every replica.
+    """
+    manager = find("verl.experimental.reward_loop.reward_model", "RewardModelManager")
+    manager.get_router_address = lambda self: ",".join(self.server_addresses)
 
 
 def platform_name() -> str:
