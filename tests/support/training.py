@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,12 @@ class TrainingRun:
     Args:
         folder: where metrics, dumps, checkpoints and logs go.
         overrides: Hydra overrides on top of ``platform=cpu preset=quickstart``.
+        environment: variables of the driver, beside those of this process.
     """
 
-    def __init__(self, folder: Path, *overrides: str) -> None:
+    def __init__(self, folder: Path, *overrides: str, environment: Mapping[str, str] | None = None) -> None:
         self.folder = folder
+        self._environment = dict(environment or {})
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "train.log"
         self._starts = 0
@@ -58,7 +61,7 @@ class TrainingRun:
         """Start the training in the background."""
         self._starts += 1
         metrics = self.folder / METRICS_PATTERN.replace("*", f"-{self._starts}")
-        environment = {**os.environ, "VERL_FILE_LOGGER_PATH": str(metrics), "HF_HUB_OFFLINE": "1"}
+        environment = {**os.environ, **self._environment, "VERL_FILE_LOGGER_PATH": str(metrics), "HF_HUB_OFFLINE": "1"}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
