@@ -1,12 +1,19 @@
-"""Guards against runs that look healthy and are not: rollout unlike the actor, thinking scores that stay away."""
+"""Guards against runs that look healthy and are not: rollout unlike the actor, thinking scores that stay away.
+
+One step proves little, and a run that ends without a checkpoint loses more than it saves: each guard looks at a window
+of training steps, and what it finds stops the run after a checkpoint.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Mapping
 
-from recipe.sophiavl.settings import EngineSettings
+from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
+
+logger = logging.getLogger(__name__)
 
 _CORRELATION = "training/rollout_actor_probs_pearson_corr"
 _DIFFERENCE = "training/rollout_probs_diff_mean"
@@ -20,33 +27,125 @@ class ThinkingRewardLostError(RuntimeError):
     """Too many thinking scores stay away."""
 
 
-def check_rollout_matches_actor(metrics: Mapping[str, float], settings: EngineSettings, *, step: int) -> None:
-    """Stop a run whose rollout engine and actor disagree about the same tokens.
+class Window:
+    """How much of something went wrong over the last training steps.
 
     Args:
-        metrics: the step's metrics after verl compared both (``verl/utils/debug/metrics.py``).
-        settings: thresholds; see ``EngineSettings``.
-        step: global training step, for the message.
+        steps: length of the window; nothing is said before it is full.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self._steps: deque[tuple[int, int]] = deque(maxlen=steps)
+        self._bad = self._all = 0
+
+    def count(self, bad: int, of: int) -> None:
+        """Count a part of this step; an asynchronous trainer's step has several."""
+        self._bad += bad
+        self._all += of
+
+    def end_step(self) -> None:
+        """The step is over."""
+        self._steps.append((self._bad, self._all))
+        self._bad = self._all = 0
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """What went wrong, of how many, in how many steps."""
+        return sum(bad for bad, _ in self._steps), sum(every for _, every in self._steps), len(self._steps)
+
+    def exceeds(self, share: float) -> bool:
+        """Whether a full window has more than this share that went wrong."""
+        bad, every, steps = self.counts
+        return steps == self._steps.maxlen and bad > share * every
+
+
+class Guards:
+    """All guards of a run.
+
+    Args:
+        settings: how many thinking scores may be missing.
+        engine: how unlike rollout and actor may be.
+        total_steps: training steps of the run; no window is longer.
+    """
+
+    def __init__(self, settings: ThinkingRewardSettings, engine: EngineSettings, total_steps: int) -> None:
+        self._settings, self._engine = settings, engine
+        window = min(settings.missing_window_steps, max(1, total_steps))
+        self._scores, self._groups = Window(window), Window(window)
+        self._rollouts = Window(min(engine.rollout_window_steps, max(1, total_steps)))
+        self._mismatch = ""
+
+    def count_scores(self, *, asked: int, missing: int, groups: int, dropped: int) -> None:
+        """Count responses that were asked about and those of them without a score, and groups and those of them that
+        lost their thinking term by it."""
+        self._scores.count(missing, asked)
+        self._groups.count(dropped, groups)
+
+    def compare_rollout(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Count whether the rollout's token probabilities match the actor's.
+
+        Args:
+            metrics: the step's metrics after verl compared both (``verl/utils/debug/metrics.py``).
+            step: global training step, for the message.
+
+        Raises:
+            RolloutMismatchError: verl compared nothing, so there is nothing to guard by.
+        """
+        if not self._engine.check_rollout:
+            return
+        problem = rollout_mismatch(metrics, self._engine)
+        self._rollouts.count(int(problem is not None), 1)
+        if problem is not None:
+            self._mismatch = f"step {step}: {problem}"
+            logger.warning("the rollout does not match the actor at %s", self._mismatch)
+
+    def end_step(self) -> RuntimeError | None:
+        """The step is over: why the run should stop, or None."""
+        for window in (self._scores, self._groups, self._rollouts):
+            window.end_step()
+        bad, compared, steps = self._rollouts.counts
+        # All of them: a single step that matches shows that the two are the same model.
+        if self._rollouts.exceeds(0) and bad == compared:
+            return RolloutMismatchError(
+                f"The rollout's token probabilities did not match the actor's in any of the last {steps} steps; "
+                f"{self._mismatch}"
+            )
+        for window, setting, what in (
+            (self._scores, "max_missing_frac", "thinking rewards are missing"),
+            (self._groups, "max_dropped_groups_frac", "groups have lost their thinking term to missing scores"),
+        ):
+            limit = getattr(self._settings, setting)
+            if window.exceeds(limit):
+                bad, every, steps = window.counts
+                return ThinkingRewardLostError(
+                    f"Of {every} in the last {steps} steps {bad} {what}, more than thinking_reward.{setting}={limit} "
+                    "allows: the thinking reward model does not answer (see thinking_reward/failed/* in the metrics)."
+                )
+        return None
+
+
+def rollout_mismatch(metrics: Mapping[str, float], settings: EngineSettings) -> str | None:
+    """What differs between rollout and actor, with the likely causes; None where they match.
+
+    They differ where the probabilities are on average further apart than ``max_rollout_diff`` and correlate less than
+    ``min_rollout_correlation``.
 
     Raises:
-        RolloutMismatchError: the probabilities differ on average by more than ``max_rollout_diff`` and correlate less
-            than ``min_rollout_correlation``, or verl compared nothing.
+        RolloutMismatchError: verl compared nothing.
     """
     if _CORRELATION not in metrics:
         raise RolloutMismatchError(
-            f"step {step}: {_CORRELATION} is not measured. Set "
-            "actor_rollout_ref.rollout.calculate_log_probs=true (and rollout_correction.bypass_mode=false), or switch "
-            "the check off with sophiavl.check_rollout=false"
+            f"{_CORRELATION} is not measured. Set actor_rollout_ref.rollout.calculate_log_probs=true (and "
+            "rollout_correction.bypass_mode=false), or switch the check off with sophiavl.check_rollout=false"
         )
     correlation, difference = metrics[_CORRELATION], metrics[_DIFFERENCE]
     if difference <= settings.max_rollout_diff:
-        return
+        return None
     if math.isfinite(correlation) and correlation >= settings.min_rollout_correlation:
-        return
-    raise RolloutMismatchError(
-        f"step {step}: the rollout's token probabilities do not match the actor's "
-        f"(correlation {correlation:.3f} < sophiavl.min_rollout_correlation={settings.min_rollout_correlation}, "
-        f"mean difference {difference:.4f} > sophiavl.max_rollout_diff={settings.max_rollout_diff}). Training would "
+        return None
+    return (
+        f"correlation {correlation:.3f} < sophiavl.min_rollout_correlation={settings.min_rollout_correlation}, "
+        f"mean difference {difference:.4f} > sophiavl.max_rollout_diff={settings.max_rollout_diff}. Training would "
         "go on and learn from garbage. Likely causes: vLLM >= 0.28 normalises images in buffers that verl's "
         "load_format=dummy randomises (set +actor_rollout_ref.rollout.engine_kwargs.vllm.mm_device_do_normalize=false, "
         "or actor_rollout_ref.rollout.load_format=auto); weights that did not reach the rollout server; a sampling "
@@ -54,31 +153,3 @@ def check_rollout_matches_actor(metrics: Mapping[str, float], settings: EngineSe
         "processor setting (min_pixels, max_pixels) in the rollout than in the actor. If the difference is wanted, "
         "lower the threshold or set sophiavl.check_rollout=false"
     )
-
-
-class MissingScoresWindow:
-    """Share of missing thinking scores over the last training steps.
-
-    Args:
-        max_missing_frac: highest share accepted, in [0, 1].
-        steps: length of the window; nothing is said before it is full.
-    """
-
-    def __init__(self, max_missing_frac: float, steps: int) -> None:
-        self.max_missing_frac = max_missing_frac
-        self._steps: deque[tuple[int, int]] = deque(maxlen=steps)
-
-    def add(self, asked: int, missing: int) -> None:
-        """Count one step's responses: how many were asked about, and how many of these have no score."""
-        self._steps.append((asked, missing))
-
-    def complaint(self) -> str | None:
-        """Why the run should stop, or None."""
-        asked, missing = (sum(counts) for counts in zip(*self._steps, strict=True)) if self._steps else (0, 0)
-        if len(self._steps) < self._steps.maxlen or asked == 0 or missing / asked <= self.max_missing_frac:
-            return None
-        return (
-            f"{missing} of {asked} thinking rewards of the last {len(self._steps)} steps are missing, more than "
-            f"thinking_reward.max_missing_frac={self.max_missing_frac} allows: the thinking reward model does not "
-            "answer (see thinking_reward/failed/* in the metrics)."
-        )

@@ -44,15 +44,34 @@ def reward_metrics(
     if settings.enable:
         metrics |= _trust_metrics(groups, rewards)
         metrics |= _thinking_metrics(components, by_type)
+        counts = missing_counts(components, groups, rewards)
+        asked, kept = max(1, counts["asked"]), counts["groups"] - counts["dropped"]
+        metrics |= {
+            "thinking_reward/asked_frac": counts["asked"] / len(components),
+            "thinking_reward/coverage": 1.0 - counts["missing"] / asked,
+            "thinking_reward/group_coverage": kept / max(1, counts["groups"]),
+        }
         trust = settings.trust
         metrics["thinking_reward/anneal"] = annealing_factor(step, trust.total_steps or total_steps, trust.schedule)
     return metrics
 
 
-def asked_and_missing(components: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """How many responses the TRM was asked about, and how many of those have no score."""
-    asked = [component for component in components if component["thinking_asked"]]
-    return len(asked), sum(component["thinking_reward"] is None for component in asked)
+def missing_counts(
+    components: Sequence[Mapping[str, Any]], groups: Sequence[str], rewards: GroupRewards
+) -> dict[str, int]:
+    """How many responses the TRM was ``asked`` about and how many of those are ``missing``; how many ``groups`` there
+    are in which it was asked, and how many of those are ``dropped``: no response of theirs kept its thinking term,
+    because a score is missing. Arguments as for `reward_metrics`."""
+    asked = np.array([component["thinking_asked"] for component in components], dtype=bool)
+    missing = asked & np.array([component["thinking_reward"] is None for component in components], dtype=bool)
+    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    asked_of, missing_of, used_of = (np.bincount(group, weights=flag) for flag in (asked, missing, rewards.used))
+    return {
+        "asked": int(asked.sum()),
+        "missing": int(missing.sum()),
+        "groups": int((asked_of > 0).sum()),
+        "dropped": int(((missing_of > 0) & (used_of == 0)).sum()),
+    }
 
 
 def _trust_metrics(groups: Sequence[str], rewards: GroupRewards) -> dict[str, float]:
@@ -77,21 +96,22 @@ def _trust_metrics(groups: Sequence[str], rewards: GroupRewards) -> dict[str, fl
 def _thinking_metrics(components: Sequence[Mapping[str, Any]], by_type: Mapping[str, np.ndarray]) -> dict[str, float]:
     thinking = np.array([component["thinking_reward"] for component in components], dtype=np.float64)  # None -> NaN
     present = np.isfinite(thinking)
-    asked, missing = asked_and_missing(components)
-    metrics = {
-        "thinking_reward/asked_frac": asked / len(components),
-        "thinking_reward/coverage": 1.0 if asked == 0 else (asked - missing) / asked,
-    }
+    metrics = {}
     if present.any():
         metrics["thinking_reward/mean"] = float(thinking[present].mean())
     if len(by_type) > 1:
         for name, members in by_type.items():
             if (members & present).any():
                 metrics[f"thinking_reward/{_slug(name)}/mean"] = float(thinking[members & present].mean())
-    latency = [component["thinking_latency_s"] for component in components if component["thinking_asked"]]
-    if latency:
-        p50, p95 = np.percentile(latency, (50, 95))
-        metrics |= {"thinking_reward/latency_p50": float(p50), "thinking_reward/latency_p95": float(p95)}
+    asked = [component for component in components if component["thinking_asked"]]
+    if asked:
+        p50, p95 = np.percentile([component["thinking_latency_s"] for component in asked], (50, 95))
+        metrics |= {
+            "thinking_reward/latency_p50": float(p50),
+            "thinking_reward/latency_p95": float(p95),
+            "thinking_reward/requests_mean": float(np.mean([component["thinking_requests"] for component in asked])),
+            "thinking_reward/cached_frac": float(np.mean([component["thinking_cached"] for component in asked])),
+        }
     for kind in sorted({component["thinking_error"] for component in components} - {""}):
         count = sum(component["thinking_error"] == kind for component in components)
         metrics[f"thinking_reward/failed/{_slug(kind)}"] = float(count)

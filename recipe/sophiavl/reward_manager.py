@@ -23,7 +23,7 @@ from recipe.sophiavl.settings import REWARD_MANAGER_NAME, ThinkingRewardSettings
 from recipe.sophiavl.trm.client import ThinkingRewardClient
 from recipe.sophiavl.trm.questions import question_text
 from recipe.sophiavl.trust_grpo import GroupRewards, combine_rewards
-from reward_score import OutcomeScore, extract_thinking, score_outcome
+from reward_score import OutcomeScore, OutcomeSettings, extract_thinking, score_outcome
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,8 @@ class ThinkingRewardManager(RewardManagerBase):
         Returns:
             ``reward_score`` (the outcome reward, in [0, 1]) and ``reward_extra_info``, with the same keys on any path:
             ``outcome_reward``, ``format_ok``, ``answer``, ``problem_type``, ``thinking_reward`` (None = missing or not
-            asked), ``thinking_asked``, ``thinking_error`` ("" = none) and ``thinking_latency_s`` (seconds).
+            asked), ``thinking_asked``, ``thinking_error`` ("" = none), ``thinking_latency_s`` (seconds),
+            ``thinking_requests`` (sent for it) and ``thinking_cached`` (an identical response had been scored).
 
         Raises:
             ValueError: the row has an unknown problem type or an empty truth.
@@ -87,7 +88,7 @@ class ThinkingRewardManager(RewardManagerBase):
             response,
             item.non_tensor_batch["reward_model"]["ground_truth"],
             options=extra_info.get("options"),
-            ocr_reward=self.settings.ocr_reward,
+            settings=OutcomeSettings(ocr_reward=self.settings.ocr_reward),
         )
         thinking = await self._thinking_fields(item, response, outcome)
         return {
@@ -103,7 +104,14 @@ class ThinkingRewardManager(RewardManagerBase):
 
     async def _thinking_fields(self, item: DataProto, response: str, outcome: OutcomeScore) -> dict[str, Any]:
         """The ``thinking_*`` fields of ``reward_extra_info``."""
-        fields = {"thinking_reward": None, "thinking_asked": False, "thinking_error": "", "thinking_latency_s": None}
+        fields = {
+            "thinking_reward": None,
+            "thinking_asked": False,
+            "thinking_error": "",
+            "thinking_latency_s": None,
+            "thinking_requests": 0,
+            "thinking_cached": False,
+        }
         validation = bool(item.non_tensor_batch[VALIDATION_FIELD])
         if self._client is None or (validation and not self.settings.score_validation):
             return fields
@@ -122,6 +130,8 @@ class ThinkingRewardManager(RewardManagerBase):
             "thinking_asked": True,
             "thinking_error": score.error or "",
             "thinking_latency_s": score.latency_s,
+            "thinking_requests": score.attempts,
+            "thinking_cached": score.cached,
         }
 
     def _decode(self, item: DataProto) -> str:
@@ -177,6 +187,7 @@ class ThinkingRewardManager(RewardManagerBase):
             total_steps=total_steps,
             config=settings.trust,
             formatted=[component["format_ok"] for component in components],
+            problem_types=[component["problem_type"] for component in components],
         )
 
 

@@ -16,6 +16,7 @@ from pydantic import Field
 from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trust_grpo import TrustGRPOConfig
 from recipe.sophiavl.validation import SettingsError, plain, read_group, settings_group
+from reward_score import PROBLEM_TYPES
 
 # Under this name verl finds our reward manager (reward.reward_manager.name).
 REWARD_MANAGER_NAME = "sophiavl"
@@ -34,6 +35,8 @@ class ThinkingRewardSettings:
         ocr_reward: outcome of OCR questions: ``exp`` = exp(-WER), ``linear`` = 1 - WER clipped to [0, 1].
         preflight: check the TRM before the first rollout.
         max_missing_frac: stop when more than this share of the asked scores is missing over the window, in [0, 1].
+        max_dropped_groups_frac: stop when more than this share of the groups lost their thinking term to missing
+            scores over the window, in [0, 1].
         missing_window_steps: length of that window in training steps, >= 1.
         trust: trust weight and annealing (``trust_grpo.py``).
         client: the TRM client's settings. ``urls`` and ``model`` are filled in at run time unless mode is external.
@@ -45,11 +48,18 @@ class ThinkingRewardSettings:
     ocr_reward: Literal["exp", "linear"] = "exp"
     preflight: bool = True
     max_missing_frac: Share = 0.5
+    max_dropped_groups_frac: Share = 0.5
     missing_window_steps: Annotated[int, Field(ge=1)] = 5
     trust: TrustGRPOConfig = field(default_factory=TrustGRPOConfig)
     client: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        known = {name.lower() for name in PROBLEM_TYPES}
+        if unknown := sorted(self.trust.correct_threshold_by_type.keys() - known):
+            raise SettingsError(
+                f"thinking_reward.correct_threshold_by_type={unknown[0]!r}: no such answer type; known are "
+                f"{', '.join(sorted(known))}"
+            )
         if not self.enable:
             return
         if self.mode == "external":
@@ -84,7 +94,9 @@ class ThinkingRewardSettings:
         urls = [f"http://{address}/v1" for address in router_address.split(",")]
         hosted = {"urls": urls, "model": model}
         if self.client.get("structured_output") in ("auto", "on"):
-            hosted["structured_output"] = "choice"  # verl hosts vLLM, unless reward.reward_model.rollout says other
+            hosted["structured_output"] = (
+                "choice"  # verl hosts vLLM, unless reward.reward_model.rollout.name says other
+            )
         return ClientSettings(**self.client | hosted)
 
     @classmethod
@@ -114,7 +126,9 @@ class EngineSettings:
     Attributes:
         dry_run: compose, validate, print the configuration, and exit.
         replay_poll_interval_s: pause between two looks of verl's replay buffer at the rollout, in seconds (> 0).
-        check_rollout: compare the rollout's token probabilities with the actor's at every step; stop if they differ.
+        check_rollout: compare the rollout's token probabilities with the actor's at every step; stop if they differ
+            throughout a window.
+        rollout_window_steps: length of that window in training steps, >= 1.
         min_rollout_correlation: lowest Pearson correlation accepted, in (0, 1].
         max_rollout_diff: the correlation counts only where the mean absolute difference of the probabilities exceeds
             this, in [0, 1]: a nearly deterministic policy has no spread to correlate.
@@ -123,6 +137,7 @@ class EngineSettings:
     dry_run: bool = False
     replay_poll_interval_s: Annotated[float, Field(gt=0)] = 0.1
     check_rollout: bool = True
+    rollout_window_steps: Annotated[int, Field(ge=1)] = 3
     min_rollout_correlation: Annotated[float, Field(gt=0, le=1)] = 0.95
     max_rollout_diff: Share = 0.005
 

@@ -17,8 +17,8 @@ from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
-from recipe.sophiavl.guards import MissingScoresWindow, ThinkingRewardLostError, check_rollout_matches_actor
-from recipe.sophiavl.metrics import asked_and_missing, reward_metrics
+from recipe.sophiavl.guards import Guards
+from recipe.sophiavl.metrics import missing_counts, reward_metrics
 from recipe.sophiavl.reward_manager import VALIDATION_FIELD, ThinkingRewardManager
 from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
 from recipe.sophiavl.trm.preflight import run_preflight
@@ -39,10 +39,9 @@ class TrustGRPOMixin:
         self.engine_settings = EngineSettings.from_config(config.sophiavl)
         super().__init__(config)
         self.replay_buffer.poll_interval = self.engine_settings.replay_poll_interval_s
-        self._missing_scores = MissingScoresWindow(self.settings.max_missing_frac, self.settings.missing_window_steps)
         self._dump_fields: dict[str, dict[str, Any]] = {}
         self._saved_step: int | None = None
-        self._stop_reason: str | None = None
+        self._stop: RuntimeError | None = None
 
     # ------------------------------------------------------------------ data
 
@@ -54,23 +53,31 @@ class TrustGRPOMixin:
 
     def on_init_end(self) -> None:
         super().on_init_end()
+        self._guards = Guards(self.settings, self.engine_settings, self.total_training_steps)
         if self.settings.needs_verl_hosting and self.settings.preflight and self.get_reward_handles() is not None:
             address = self.reward_loop_manager.reward_router_address
             run_preflight(self.settings.client_settings(address, self.config.reward.reward_model.model_path))
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        super().fit(agent_loop_manager)
+        self._raise_what_stops()  # where the last step was what filled a window
 
     # ------------------------------------------------------------------ one step
 
     def on_step_begin(self) -> None:
         super().on_step_begin()
         # Here and not in on_step_end, so that the last step's metrics and dump are written.
-        if self._stop_reason is not None:
-            self._shutdown_dump_executor()
-            raise ThinkingRewardLostError(
-                f"{self._stop_reason} The checkpoint of step {self._saved_step} is in "
-                f"{self.config.trainer.default_local_dir}: start again with trainer.resume_mode=auto once the server "
-                "answers"
-            )
+        self._raise_what_stops()
         self._dump_fields = {}
+
+    def _raise_what_stops(self) -> None:
+        if self._stop is not None:
+            self._shutdown_dump_executor()
+            folder = self.config.trainer.default_local_dir
+            raise type(self._stop)(
+                f"{self._stop} The checkpoint of step {self._saved_step} is in {folder}: once the cause is mended, start "
+                "again with trainer.resume_mode=auto"
+            )
 
     def _compute_reward_colocate(self, batch: KVBatchMeta, metrics: dict | None = None) -> KVBatchMeta:
         """verl passes prompts, responses and raw prompts only, and stores each extra key as a field of its own; the
@@ -91,8 +98,7 @@ class TrustGRPOMixin:
 
     def _compute_old_log_prob(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
         batch = super()._compute_old_log_prob(batch, metrics)
-        if self.engine_settings.check_rollout:
-            check_rollout_matches_actor(metrics, self.engine_settings, step=self.global_steps)
+        self._guards.compare_rollout(metrics, step=self.global_steps)
         return batch
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
@@ -112,7 +118,7 @@ class TrustGRPOMixin:
         rewards = ThinkingRewardManager.weigh_groups(components, groups, **schedule)
         self._write_rewards(batch, sessions, rewards)
         metrics.update(reward_metrics(components, groups, rewards, **schedule))
-        self._missing_scores.add(*asked_and_missing(components))
+        self._guards.count_scores(**missing_counts(components, groups, rewards))
         for i, key in enumerate(finals):
             row = {"group": groups[i], **_dataset_row(*sources[i])}
             self._dump_fields[key] = row | _dump_row(components[i], rewards, i)
@@ -137,10 +143,11 @@ class TrustGRPOMixin:
         self._saved_step = self.global_steps
 
     def on_step_end(self) -> None:
-        super().on_step_end()
-        self._stop_reason = self._missing_scores.complaint()
-        if self._stop_reason is not None and self._saved_step != self.global_steps:
+        # Before verl resumes the generation, which the asynchronous modes do here.
+        self._stop = self._guards.end_step()
+        if self._stop is not None and self._saved_step != self.global_steps:
             self._save_checkpoint()
+        super().on_step_end()
 
     def _dump_generations(
         self, inputs: list, outputs: list, gts: list, scores: list, reward_extra_infos_dict: dict, dump_path: str

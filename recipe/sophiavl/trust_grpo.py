@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -28,6 +28,7 @@ from pydantic import Field
 from recipe.sophiavl.validation import settings_group
 
 Schedule = Literal["exponential", "linear", "cosine", "constant"]
+Threshold = Annotated[float, Field(gt=0, le=1)]
 
 # Means this close differ by rounding only: the sides agree.
 _ROUNDING = 1e-12
@@ -47,6 +48,7 @@ class TrustGRPOConfig:
         total_steps: T of the schedule, > 0; None takes the run's number of training steps.
         trust: weigh groups by gamma; False is the paper's ablation, gamma = 1.
         correct_threshold: least outcome reward of the correct side, in (0, 1].
+        correct_threshold_by_type: another one for single problem types, by name in lower case.
         uniform_groups: groups with an empty side: ``keep`` (gamma = 1) or ``outcome_only`` (no thinking term).
         on_missing: a missing score: ``drop_group`` (its whole group gets the outcome reward only), ``drop_response``
             (only this response does; the means run over the others) or ``raise``.
@@ -61,7 +63,8 @@ class TrustGRPOConfig:
     schedule: Schedule = "exponential"
     total_steps: Annotated[float, Field(gt=0)] | None = None
     trust: bool = True
-    correct_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    correct_threshold: Threshold = 0.5
+    correct_threshold_by_type: dict[str, Threshold] = field(default_factory=dict)
     uniform_groups: Literal["keep", "outcome_only"] = "keep"
     on_missing: Literal["drop_group", "drop_response", "raise"] = "drop_group"
     unformatted_in_means: bool = False
@@ -123,7 +126,7 @@ def trust_weights(
     thinking: npt.ArrayLike,
     groups: npt.ArrayLike | Sequence[str],
     *,
-    correct_threshold: float = 0.5,
+    correct_threshold: float | npt.ArrayLike = 0.5,
 ) -> npt.NDArray[np.float64]:
     """Trust weight gamma of each response's group (Eq. 1 to 3).
 
@@ -131,7 +134,7 @@ def trust_weights(
         outcome: outcome rewards in [0, 1], shape (B,).
         thinking: thinking rewards in [0, 1], shape (B,); NaN is missing and left out of the means.
         groups: which group each response belongs to, integers or strings, shape (B,).
-        correct_threshold: least outcome reward of the correct side.
+        correct_threshold: least outcome reward of the correct side: one for all, or one each, shape (B,).
 
     Returns:
         float64 of shape (B,), in (0, 1], equal within a group; 1 where a side has no score.
@@ -140,7 +143,7 @@ def trust_weights(
         ValueError: shapes differ, or a value is out of range.
     """
     outcome, thinking, group = _checked(outcome, thinking, groups)
-    mu_correct, mu_wrong = _side_means(outcome, thinking, group, correct_threshold)
+    mu_correct, mu_wrong = _side_means(outcome >= np.asarray(correct_threshold), thinking, group)
     return _gamma(mu_correct, mu_wrong)[group]
 
 
@@ -153,6 +156,7 @@ def combine_rewards(
     total_steps: float,
     config: TrustGRPOConfig,
     formatted: npt.ArrayLike | None = None,
+    problem_types: Sequence[str] | None = None,
 ) -> GroupRewards:
     """Reward of each response (Eq. 1 to 5).
 
@@ -164,6 +168,7 @@ def combine_rewards(
         total_steps: the run's number of training steps, > 0; ``config.total_steps`` goes first.
         config: the settings.
         formatted: bool of shape (B,), which responses have the required format; None: all.
+        problem_types: answer type of each response, length B, for ``config.correct_threshold_by_type``; None: unknown.
 
     Returns:
         Arrays of shape (B,); B = 0 gives empty ones.
@@ -186,14 +191,14 @@ def combine_rewards(
     in_means = thinking
     if formatted is not None and not config.unformatted_in_means:
         in_means = np.where(np.asarray(formatted, dtype=bool), thinking, np.nan)
-    mu_correct, mu_wrong = _side_means(outcome, in_means, group, config.correct_threshold)
+    correct = outcome >= _thresholds(config, problem_types, outcome.size)
+    mu_correct, mu_wrong = _side_means(correct, in_means, group)
     gamma = _gamma(mu_correct, mu_wrong) if config.trust else np.ones_like(mu_correct)
 
     used = ~missing
     if config.on_missing == "drop_group":
         used &= ~_any_in_group(missing, group)
     if config.uniform_groups == "outcome_only":
-        correct = outcome >= config.correct_threshold
         used &= _any_in_group(correct, group) & _any_in_group(~correct, group)
     # The missing scores are NaN, and NaN * 0 is NaN: replace, don't multiply.
     term = np.where(used, weight * gamma[group] * thinking, 0.0)
@@ -223,15 +228,19 @@ def _checked(
     return outcome, thinking, group
 
 
+def _thresholds(config: TrustGRPOConfig, problem_types: Sequence[str] | None, size: int) -> npt.NDArray[np.float64]:
+    """Least outcome reward of the correct side for each response."""
+    by_type = config.correct_threshold_by_type
+    if not by_type or problem_types is None:
+        return np.full(size, config.correct_threshold)
+    return np.array([by_type.get(name.strip().lower(), config.correct_threshold) for name in problem_types])
+
+
 def _side_means(
-    outcome: npt.NDArray[np.float64],
-    thinking: npt.NDArray[np.float64],
-    group: npt.NDArray[np.intp],
-    correct_threshold: float,
+    correct: npt.NDArray[np.bool_], thinking: npt.NDArray[np.float64], group: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """mu_correct and mu_wrong of each group over the scores present; NaN where a side has none. Shape (groups,)."""
     n_groups = int(group.max()) + 1 if group.size else 0
-    correct = outcome >= correct_threshold
     present = ~np.isnan(thinking)
     means = []
     for members in (correct & present, ~correct & present):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from recipe.sophiavl.guards import MissingScoresWindow, RolloutMismatchError, check_rollout_matches_actor
-from recipe.sophiavl.settings import EngineSettings
+from recipe.sophiavl.guards import Guards, RolloutMismatchError, ThinkingRewardLostError, Window, rollout_mismatch
+from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
 
 SETTINGS = EngineSettings()
 
@@ -17,44 +18,102 @@ def measured(correlation: float, difference: float) -> dict[str, float]:
     }
 
 
+GOOD, BAD = measured(0.999, 0.01), measured(0.79, 0.1)
+
+
+def guards(*, window: int = 3, total_steps: int = 100, **thinking: object) -> Guards:
+    given = {"client": {"urls": ["http://h/v1"], "model": "m"}, "missing_window_steps": window, **thinking}
+    return Guards(ThinkingRewardSettings(**given), EngineSettings(rollout_window_steps=window), total_steps)
+
+
 @pytest.mark.parametrize(
     ("correlation", "difference"),
     [(0.999, 0.01), (0.95, 0.2), (0.3, 0.001), (float("nan"), 0.0)],
     ids=["matching", "at the threshold", "no spread to correlate", "constant probabilities"],
 )
 def test_healthy_rollouts_pass(correlation: float, difference: float) -> None:
-    check_rollout_matches_actor(measured(correlation, difference), SETTINGS, step=1)
+    assert rollout_mismatch(measured(correlation, difference), SETTINGS) is None
 
 
 @pytest.mark.parametrize(("correlation", "difference"), [(0.79, 0.1), (float("nan"), 0.5), (-0.2, 0.02)])
-def test_mismatch_stops_with_the_likely_causes(correlation: float, difference: float) -> None:
-    with pytest.raises(RolloutMismatchError, match="step 7") as error:
-        check_rollout_matches_actor(measured(correlation, difference), SETTINGS, step=7)
+def test_a_mismatch_is_told_with_the_likely_causes(correlation: float, difference: float) -> None:
+    problem = rollout_mismatch(measured(correlation, difference), SETTINGS)
     for part in ("mm_device_do_normalize", "load_format", "sophiavl.min_rollout_correlation=0.95", "top_k"):
-        assert part in str(error.value)
+        assert part in problem
+
+
+def test_one_wrong_correlation_stops_no_run_and_a_window_of_them_does(caplog: pytest.LogCaptureFixture) -> None:
+    guard = guards(window=3)
+    for step, metrics in enumerate([BAD, BAD, GOOD, BAD, BAD], 1):
+        guard.compare_rollout(metrics, step=step)
+        assert guard.end_step() is None
+    assert "step 1: correlation 0.790" in caplog.text, "said at once"
+    guard.compare_rollout(BAD, step=6)
+    stop = guard.end_step()
+    assert isinstance(stop, RolloutMismatchError)
+    assert "last 3 steps; step 6: correlation 0.790" in str(stop)
+
+
+def test_a_short_run_is_guarded_too() -> None:
+    guard = guards(window=3, total_steps=1)
+    guard.compare_rollout(BAD, step=1)
+    assert isinstance(guard.end_step(), RolloutMismatchError)
 
 
 def test_a_run_that_measures_nothing_stops() -> None:
     with pytest.raises(RolloutMismatchError, match="calculate_log_probs=true"):
-        check_rollout_matches_actor({}, SETTINGS, step=1)
+        guards().compare_rollout({}, step=1)
+
+
+def test_the_check_can_be_off() -> None:
+    guard = Guards(ThinkingRewardSettings(enable=False), EngineSettings(check_rollout=False), 1)
+    guard.compare_rollout({}, step=1)
+    assert guard.end_step() is None
 
 
 def test_missing_scores_are_judged_over_a_full_window() -> None:
-    window = MissingScoresWindow(max_missing_frac=0.5, steps=3)
+    guard = guards(window=3)
+    lost = {"asked": 10, "missing": 10, "groups": 0, "dropped": 0}
     for _ in range(2):
-        window.add(10, 10)
-        assert window.complaint() is None, "the window is not full yet"
-    window.add(10, 10)
-    complaint = window.complaint()
-    assert "30 of 30" in complaint
-    assert "thinking_reward.max_missing_frac=0.5" in complaint
-    window.add(10, 0)
-    window.add(10, 0)
-    assert window.complaint() is None, "old steps leave the window"
+        guard.count_scores(**lost)
+        assert guard.end_step() is None, "the window is not full yet"
+    guard.count_scores(**lost)
+    stop = guard.end_step()
+    assert isinstance(stop, ThinkingRewardLostError)
+    assert "Of 30 in the last 3 steps 30 thinking rewards are missing" in str(stop)
+    assert "thinking_reward.max_missing_frac=0.5" in str(stop)
+    for _ in range(2):
+        guard.count_scores(**lost | {"missing": 0})
+        stop = guard.end_step()
+    assert stop is None, "old steps leave the window"
 
 
 def test_exactly_the_accepted_share_goes_on_and_unasked_steps_do_not_count() -> None:
-    window = MissingScoresWindow(max_missing_frac=0.5, steps=2)
-    window.add(10, 5)
-    window.add(0, 0)
-    assert window.complaint() is None
+    guard = guards(window=2)
+    guard.count_scores(asked=10, missing=5, groups=2, dropped=1)
+    assert guard.end_step() is None
+    assert guard.end_step() is None
+
+
+def test_the_parts_of_an_asynchronous_step_are_one_step() -> None:
+    window = Window(2)
+    for _ in range(2):
+        for _ in range(4):
+            window.count(3, 4)
+        window.end_step()
+    assert window.counts == (24, 32, 2)
+
+
+def test_scores_missing_at_random_are_noticed_by_the_groups_that_they_cost() -> None:
+    """A fifth of the scores missing leaves 17 % of groups of 8 whole: the share of responses alone says nothing."""
+    missing = np.random.default_rng(0).random((64, 8)) < 0.2
+    counts = {
+        "asked": missing.size,
+        "missing": int(missing.sum()),
+        "groups": 64,
+        "dropped": int(missing.any(axis=1).sum()),
+    }
+    for limit, stops in ((0.5, True), (1.0, False)):
+        guard = guards(window=1, max_dropped_groups_frac=limit)
+        guard.count_scores(**counts)
+        assert isinstance(guard.end_step(), ThinkingRewardLostError) == stops

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from recipe.sophiavl.metrics import asked_and_missing, reward_metrics
+from recipe.sophiavl.metrics import missing_counts, reward_metrics
 from recipe.sophiavl.reward_manager import ThinkingRewardManager
 from recipe.sophiavl.settings import ThinkingRewardSettings
+from recipe.sophiavl.trust_grpo import TrustGRPOConfig
 
 SETTINGS = ThinkingRewardSettings(client={"urls": ("http://127.0.0.1:1/v1",), "model": "trm"})
 
@@ -24,6 +25,8 @@ def component(outcome: float, thinking: float | None, **changes: Any) -> dict[st
         "thinking_asked": True,
         "thinking_error": "",
         "thinking_latency_s": 1.0,
+        "thinking_requests": 1,
+        "thinking_cached": False,
     } | changes
 
 
@@ -58,8 +61,8 @@ def test_groups_count_once_whatever_their_size() -> None:
 
 def test_missing_scores_lower_coverage_and_are_counted_by_kind() -> None:
     components = [
-        component(1, 0.9),
-        component(0, None, thinking_error="timeout"),
+        component(1, 0.9, thinking_requests=0, thinking_cached=True),
+        component(0, None, thinking_error="timeout", thinking_requests=3),
         component(0, 0.0, thinking_asked=False, thinking_latency_s=None),
     ]
     metrics = measure(components, ["a", "a", "b"])
@@ -67,7 +70,19 @@ def test_missing_scores_lower_coverage_and_are_counted_by_kind() -> None:
     assert metrics["thinking_reward/failed/timeout"] == 1
     assert metrics["thinking_reward/asked_frac"] == pytest.approx(2 / 3)
     assert metrics["trust/used_frac"] == pytest.approx(1 / 3)
-    assert asked_and_missing(components) == (2, 1)
+    assert metrics["thinking_reward/requests_mean"] == 1.5
+    assert metrics["thinking_reward/cached_frac"] == 0.5
+
+
+def test_a_group_is_dropped_where_a_missing_score_took_the_thinking_term_from_all_of_it() -> None:
+    components = [component(1, 0.9), component(0, None), component(1, 0.5), component(0, 0.4)]
+    groups = ["a", "a", "b", "b"]
+    assert measure(components, groups)["thinking_reward/group_coverage"] == 0.5
+    by_response = ThinkingRewardSettings(trust=TrustGRPOConfig(on_missing="drop_response"), client=SETTINGS.client)
+    assert measure(components, groups, by_response)["thinking_reward/group_coverage"] == 1.0
+    rewards = ThinkingRewardManager.weigh_groups(components, groups, step=1, total_steps=1, settings=SETTINGS)
+    expected = {"asked": 4, "missing": 1, "groups": 2, "dropped": 1}
+    assert missing_counts(components, groups, rewards) == expected
 
 
 def test_types_are_separate_only_where_mixed() -> None:
@@ -85,3 +100,12 @@ def test_without_thinking_reward_the_reward_is_the_outcome() -> None:
     metrics = measure(components, ["a", "a"], off)
     assert metrics["reward/mean"] == 0.5
     assert not any(name.startswith(("trust/", "thinking_reward/")) for name in metrics)
+
+
+def test_correct_can_mean_another_outcome_for_each_answer_type() -> None:
+    """An OCR answer with an outcome of 0.6 is on the wrong side where OCR needs 0.9."""
+    components = [component(0.6, 0.9, problem_type="OCR"), component(1.0, 0.4, problem_type="OCR")]
+    assert measure(components, ["a", "a"])["trust/gamma_mean"] == 1.0
+    trust = TrustGRPOConfig(correct_threshold_by_type={"ocr": 0.9})
+    strict = ThinkingRewardSettings(trust=trust, client=SETTINGS.client)
+    assert measure(components, ["a", "a"], strict)["trust/gamma_mean"] == pytest.approx(math.exp(0.4 - 0.9))

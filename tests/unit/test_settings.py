@@ -73,6 +73,9 @@ def test_outcome_only_needs_no_server() -> None:
         (("thinking_reward.max_missing_frac=2",), ("thinking_reward.max_missing_frac", "2")),
         (("thinking_reward.missing_window_steps=0",), ("thinking_reward.missing_window_steps", "0")),
         (("thinking_reward.timeout_s=0",), ("thinking_reward.timeout_s", "0")),
+        (("thinking_reward.max_dropped_groups_frac=-1",), ("thinking_reward.max_dropped_groups_frac", "-1")),
+        (("+thinking_reward.correct_threshold_by_type.orc=0.9",), ("correct_threshold_by_type='orc'", "ocr")),
+        (("+thinking_reward.correct_threshold_by_type.ocr=0",), ("correct_threshold_by_type",)),
         (("+thinking_reward.gama=1",), ("gama", "known are")),
     ],
 )
@@ -90,6 +93,7 @@ def test_wrong_values_are_refused(overrides: tuple[str, ...], parts: tuple[str, 
         ("min_rollout_correlation", 1.5),
         ("max_rollout_diff", -0.1),
         ("check_rollout", "yes"),
+        ("rollout_window_steps", 0),
     ],
 )
 def test_engine_settings_are_checked(key: str, value: object) -> None:
@@ -109,3 +113,14 @@ def test_hosted_modes_get_their_address_at_run_time() -> None:
     assert (tuple(client.urls), client.model) == (("http://10.0.0.1:4000/v1",), "/models/trm")
     with pytest.raises(SettingsError, match=r"reward\.reward_model\.enable=true"):
         settings.client_settings(None, "/models/trm")
+
+
+@pytest.mark.parametrize(("wish", "settled"), [("auto", "choice"), ("json_schema", "json_schema"), ('"off"', "off")])
+def test_what_verl_hosts_has_structured_output(wish: str, settled: str) -> None:
+    settings = merged("thinking_reward.mode=pool", f"thinking_reward.structured_output={wish}")
+    assert settings.client_settings("10.0.0.1:4000", "/models/trm").structured_output == settled
+
+
+def test_a_threshold_for_a_single_type() -> None:
+    settings = merged("+thinking_reward.correct_threshold_by_type.ocr=0.9")
+    assert settings.trust.correct_threshold_by_type == {"ocr": 0.9}
