@@ -75,8 +75,8 @@ class TrustGRPOMixin:
             self._shutdown_dump_executor()
             folder = self.config.trainer.default_local_dir
             raise type(self._stop)(
-                f"{self._stop} The checkpoint of step {self._saved_step} is in {folder}: once the cause is mended, start "
-                "again with trainer.resume_mode=auto"
+                f"{self._stop} The checkpoint of step {self._saved_step} is in {folder}: once the cause is mended, "
+                "start again with trainer.resume_mode=auto"
             )
 
     def _compute_reward_colocate(self, batch: KVBatchMeta, metrics: dict | None = None) -> KVBatchMeta:
