@@ -1,8 +1,11 @@
-"""A short real run: verl, Ray, FSDP, vLLM rollouts, and a TRM that lies; killed after its checkpoint, and resumed."""
+"""A short real run: verl, Ray, FSDP, vLLM rollouts, and a TRM that lies.
+
+In its first step the TRM's server is killed and started again; after its checkpoint the run is killed, and resumed."""
 
 from __future__ import annotations
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 
 from tests.support.lying_trm import LyingProxy
 from tests.support.training import TrainingRun, batches
+from tests.support.vllm_server import VllmServer
 
 pytestmark = pytest.mark.e2e
 
@@ -22,8 +26,11 @@ CORRELATION = "training/rollout_actor_probs_pearson_corr"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], lying_trm: LyingProxy) -> TrainingRun:
-    """STEPS steps in two starts: the first is killed once step 2, which saves a checkpoint, is logged."""
+def run(
+    tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], trm: VllmServer, lying_trm: LyingProxy
+) -> TrainingRun:
+    """STEPS steps in two starts: the first is killed once step 2, which saves a checkpoint, is logged. The TRM's server
+    is killed as soon as it has been asked for the first step, and started again."""
     training = TrainingRun(
         tmp_path_factory.mktemp("run"),
         f"data.train_files={data_files['train']}",
@@ -37,6 +44,13 @@ def run(tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], l
         f"trainer.test_freq={STEPS}",
     )
     training.start()
+    training.wait_for(training.folder / "metrics-1.jsonl", '"step":0,')
+    trm.kill()
+    limit = time.monotonic() + 120
+    while lying_trm.refused == 0:
+        assert time.monotonic() < limit, "nobody asked the TRM"
+        time.sleep(0.1)
+    trm.start()
     training.wait_for(training.folder / "metrics-1.jsonl", '"step":2,')
     assert (training.folder / "checkpoints/latest_checkpointed_iteration.txt").read_text() == "2"
     training.kill()
@@ -87,6 +101,14 @@ def test_dumped_rewards_are_equation_5_at_every_step(run: TrainingRun) -> None:
                 assert row["score"] == pytest.approx(row["outcome_reward"] + term, abs=1e-5)
                 assert row["thinking_asked"] == row["format_ok"]
     assert lowest < 1.0, "a TRM that lies must be distrusted somewhere"
+
+
+def test_a_trm_that_is_killed_and_started_again_costs_no_score(run: TrainingRun, lying_trm: LyingProxy) -> None:
+    assert lying_trm.refused > 0
+    for step in range(1, STEPS + 1):
+        lost = {row["thinking_error"] for row in run.rollouts(step) if row["thinking_reward"] is None}
+        assert lost <= {"unparsable"}, "the tiny TRM may write something else than a score, but none is lost"
+    assert any(row["thinking_requests"] > 1 for row in run.rollouts(1))
 
 
 def test_the_batch_that_was_trained_on_has_these_rewards(run: TrainingRun) -> None:

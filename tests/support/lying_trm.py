@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 
 import aiohttp
@@ -20,11 +21,13 @@ class LyingProxy:
     Attributes:
         url: base URL to ask.
         available: while False, every chat is answered with 503.
+        refused: chats that were answered so, or with 502 because the real server was not there.
     """
 
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
         self.available = True
+        self.refused = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._runner: web.AppRunner | None = None
@@ -56,15 +59,21 @@ class LyingProxy:
 
     async def _pass_on(self, request: web.Request) -> web.Response:
         if not self.available and request.path.endswith("/chat/completions"):
+            self.refused += 1
             return web.Response(status=503)
         body = await request.read()
         headers = {"Content-Type": request.headers["Content-Type"]} if body else {}
-        async with self._session.request(
-            request.method, f"{self.upstream}{request.rel_url}", data=body, headers=headers
-        ) as answer:
-            if answer.status != 200 or not request.path.endswith("/chat/completions"):
-                return web.Response(body=await answer.read(), status=answer.status, content_type=answer.content_type)
-            reply = await answer.json()
+        try:
+            async with self._session.request(
+                request.method, f"{self.upstream}{request.rel_url}", data=body, headers=headers
+            ) as answer:
+                raw, status, kind = await answer.read(), answer.status, answer.content_type
+        except aiohttp.ClientError:
+            self.refused += 1
+            return web.Response(status=502)
+        if status != 200 or not request.path.endswith("/chat/completions"):
+            return web.Response(body=raw, status=status, content_type=kind)
+        reply = json.loads(raw)
         message = reply["choices"][0]["message"]
         score = parse_score(message["content"])
         if score is not None:

@@ -1,5 +1,6 @@
 """Untrusted text is made harmless, and stays readable."""
 
+import random
 import re
 import time
 
@@ -8,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from recipe.sophiavl.trm.neutralise import neutralise
-from recipe.sophiavl.trm.prompt import load_template
+from recipe.sophiavl.trm.prompt import clean_thinking, load_template
 from tests.support.attacks import ATTACKS
 
 DELIMITERS = load_template().delimiters
@@ -140,6 +141,51 @@ def test_the_words_of_a_delimiter_and_much_punctuation_take_linear_time(delimite
     for text in (f"{words[0]} {run}", f"{run}{words[0]} {run}", f"{words[0]} " * (size // 8), run + " ".join(words)):
         neutralise(text, delimiters=DELIMITERS)
     assert time.process_time() - started < 20
+
+
+SLOW_PIECES = st.sampled_from(
+    [
+        *(
+            "BEGIN ",
+            "END ",
+            "REASONING ",
+            "=====",
+            "=",
+            "-",
+            "_",
+            " ",
+            "\n",
+            "!?#",
+            "<",
+            "[",
+            "<|",
+            "|>",
+            "[INST]",
+            "a",
+        ),
+        "(",
+    ]
+    + ["ab ", "0", "1.", "\u200b", "\ud800", "＜", "\x00", "\r\n", "marker: ", "é", "🙂"]
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(SLOW_PIECES | st.text(max_size=3), min_size=1, max_size=6), st.booleans())
+def test_any_family_of_texts_takes_linear_time(pieces, mixed):
+    """Eight times the text may take forty times as long, where a square would be 64 and a cube 512."""
+    template = load_template()
+
+    def seconds(size):
+        if mixed:
+            chooser = random.Random(0)
+            text = "".join(chooser.choice(pieces) for _ in range(size // 4))
+        else:
+            text = "".join(piece * (size // len(pieces)) for piece in pieces)
+        started = time.process_time()
+        clean_thinking(template, text, 10**9)
+        return time.process_time() - started
+
+    assert seconds(40_000) < max(1.0, 40 * seconds(5_000))
 
 
 @pytest.mark.parametrize("delimiter", [d for d in DELIMITERS if re.search(r"\w", d)])
