@@ -5,5 +5,6 @@
 
 from reward_score.format import extract_thinking
 from reward_score.score import PROBLEM_TYPES, OutcomeScore, compute_score, score_outcome
+from reward_score.settings import OutcomeSettings
 
-__all__ = ["PROBLEM_TYPES", "OutcomeScore", "compute_score", "extract_thinking", "score_outcome"]
+__all__ = ["PROBLEM_TYPES", "OutcomeScore", "OutcomeSettings", "compute_score", "extract_thinking", "score_outcome"]

@@ -16,11 +16,12 @@ class ParsedResponse(NamedTuple):
     answer: str
 
 
-def parse_response(response: str) -> ParsedResponse | None:
+def parse_response(response: str, *, require_thinking: bool = False) -> ParsedResponse | None:
     """Split a response into its parts.
 
     Args:
         response: the model's whole output.
+        require_thinking: nothing inside ``<think>`` is not the format.
 
     Returns:
         The parts (either may be empty), or None unless each tag occurs exactly once, in order, with nothing but white
@@ -29,7 +30,9 @@ def parse_response(response: str) -> ParsedResponse | None:
     if any(response.count(tag) != 1 for tag in _TAGS):
         return None
     match = _RESPONSE.fullmatch(response)
-    return None if match is None else ParsedResponse(match["thinking"].strip(), match["answer"].strip())
+    if match is None or (require_thinking and not match["thinking"].strip()):
+        return None
+    return ParsedResponse(match["thinking"].strip(), match["answer"].strip())
 
 
 def extract_thinking(response: str) -> str | None:

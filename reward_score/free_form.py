@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from nltk.stem.porter import PorterStemmer
@@ -10,9 +11,10 @@ from rouge_score.rouge_scorer import RougeScorer
 from rouge_score.scoring import fmeasure
 from rouge_score.tokenizers import Tokenizer
 
-from reward_score.text import normalise, strip_dollars, words
+from reward_score.text import UNSPACED, normalise, strip_dollars, words
 
 _STEMMER = PorterStemmer()
+_HAS_LETTERS = re.compile(rf"[^\W\d_]{{2}}|[{UNSPACED}]")
 
 
 class UnicodeTokenizer(Tokenizer):
@@ -31,8 +33,9 @@ def score_free_form(answer: str, truth: str) -> float:
     """Reward of a free-form answer.
 
     Case, punctuation and word endings (Porter stemmer, as in the published code) do not count. A truth of one word has
-    no bigrams: ROUGE-2 is undefined and left out of the mean, so that the right word scores 1. A truth without any
-    word (such as ``?!``) is compared as text.
+    no bigrams: ROUGE-2 is undefined and left out of the mean, so that the right word scores 1. A truth without a word
+    of two letters (``-5``, ``C++``, ``x²``, ``1/2``, ``?!``) must be met exactly, but for a full stop: what ROUGE
+    drops is what it says.
 
     Args:
         answer: text of the answer.
@@ -43,8 +46,8 @@ def score_free_form(answer: str, truth: str) -> float:
     """
     truth, answer = strip_dollars(truth), strip_dollars(answer)
     reference, hypothesis = _TOKENIZER.tokenize(truth), _TOKENIZER.tokenize(answer)
-    if not reference:
-        return float(normalise(answer) == normalise(truth))
+    if not any(_HAS_LETTERS.search(word) for word in reference):
+        return float(_without_stop(answer) == _without_stop(truth))
     if not hypothesis:
         return 0.0
     rouge_n = _ROUGE_N.score(truth, answer)
@@ -52,6 +55,11 @@ def score_free_form(answer: str, truth: str) -> float:
     if len(reference) > 1:
         scores.append(rouge_n["rouge2"].fmeasure)
     return sum(scores) / len(scores)
+
+
+def _without_stop(text: str) -> str:
+    text = normalise(text)
+    return text.rstrip(" .。") or text
 
 
 def _rouge_l(reference: list[str], hypothesis: list[str]) -> float:

@@ -61,13 +61,13 @@ class _Worker:
             raise MathWorkerError(f"{' '.join(command)} did not start: {death}; see its messages above") from death
         assert ready == b"R", ready
 
-    def ask(self, answer: str, truth: str, wall_seconds: float) -> bool:
-        """Raises _WorkerDied if there is no answer."""
+    def ask(self, comparison: tuple[str, str, float], wall_seconds: float) -> bool | None:
+        """None if the library could not decide. Raises _WorkerDied if there is no answer."""
         try:
-            self._process.stdin.write(json.dumps([answer, truth]).encode() + b"\n")
+            self._process.stdin.write(json.dumps(comparison).encode() + b"\n")
         except BrokenPipeError as error:
             raise _WorkerDied("it had ended before") from error
-        return self._read(wall_seconds) == b"1"
+        return {b"1": True, b"0": False, b"?": None}[self._read(wall_seconds)]
 
     def end(self) -> None:
         """End the process and take its exit status, so that no zombie stays. Any thread may, at any time."""
@@ -113,12 +113,13 @@ class MathPool:
         self._wall_seconds = wall_seconds
         self.forget()
 
-    def same_mathematics(self, answer: str, truth: str) -> bool:
+    def same_mathematics(self, answer: str, truth: str, tolerance: float = 0.0) -> bool:
         """Whether two expressions are equal; False if that can't be decided within the limits (logged).
 
         Args:
-            answer: LaTeX or plain expression, one line.
+            answer: LaTeX expression, one line.
             truth: the same.
+            tolerance: share of a true number by which an answer may be off.
 
         Raises:
             MathWorkerError: a worker can't start.
@@ -126,7 +127,11 @@ class MathPool:
         # A worker may have been ended by something else (the machine ran out of memory): a second one decides.
         for _ in range(_ATTEMPTS):
             try:
-                return self._ask_once(answer, truth)
+                equal = self._ask_once((answer, truth, tolerance))
+                if equal is not None:
+                    return equal
+                death = "the library gave up"
+                break
             except _WorkerDied as error:
                 death = error
                 if error.at_limit:
@@ -150,13 +155,13 @@ class MathPool:
         for _ in range(self._workers):
             self._idle.put(None)
 
-    def _ask_once(self, answer: str, truth: str) -> bool:
+    def _ask_once(self, comparison: tuple[str, str, float]) -> bool | None:
         worker = self._idle.get()
         answered = False
         try:
             if worker is None:
                 worker = self._start()
-            equal = worker.ask(answer, truth, self._wall_seconds)
+            equal = worker.ask(comparison, self._wall_seconds)
             answered = True
         finally:
             # A worker that has not answered (it died, or this thread was interrupted) would answer the wrong caller.
@@ -189,6 +194,6 @@ atexit.register(_POOL.close)
 os.register_at_fork(after_in_child=_POOL.forget)
 
 
-def same_mathematics(answer: str, truth: str) -> bool:
+def same_mathematics(answer: str, truth: str, tolerance: float = 0.0) -> bool:
     """:meth:`MathPool.same_mathematics` of this process's own pool."""
-    return _POOL.same_mathematics(answer, truth)
+    return _POOL.same_mathematics(answer, truth, tolerance)

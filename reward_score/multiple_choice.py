@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from string import ascii_uppercase
+from collections.abc import Callable, Sequence
 
+from reward_score.option_labels import option_texts, split_label
 from reward_score.text import normalise, strip_dollars
 
-_PREFIXED_OPTION = re.compile(r"\(?([A-Z])\s*[).:、]\s*(.*)", re.DOTALL)
-_NOUN = r"(?:the\s+)?(?:(?:final|correct|right)\s+)?(?:answer|option|choice)s?"
-_LEAD_IN = re.compile(rf"{_NOUN}(?:\s+(?:is|are))?(?:\s*:\s*|\s+)", re.IGNORECASE)
-_WRAPPER = re.compile(r"\\(?:boxed|text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
+_NOUN = r"(?:(?:the|my)\s+)?(?:(?:final|correct|right|best)\s+)?(?:answer|option|choice)s?"
+_LEAD_IN = re.compile(
+    rf"(?:{_NOUN}(?:\s+(?:is|are))?(?:\s*:\s*|\s+)|it(?:\s+is|'s)\s+)(?:(?:option|choice)\s+)?"
+    r"|(?:正确)?(?:答案|选项)(?:是|为)?\s*:?\s*|选\s*",
+    re.IGNORECASE,
+)
+_TRAILER = re.compile(r"\s+is\s+(?:the\s+)?(?:correct|right)?(?:\s*(?:answer|option|choice))?", re.IGNORECASE)
+_TEXT_COMMAND = re.compile(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}")
+_BOLD = re.compile(r"(?<!\S)\*\*(?=\S)([^*]*)(?<=\S)\*\*(?=[\s.,:;)]|$)")
+_WRAPPERS = tuple(re.compile(p, re.DOTALL) for p in (r"\\boxed\s*\{(.*)\}", r"'([^']*)'", r'"([^"]*)"', r"`([^`]*)`"))
 _NESTED_WRAPPERS = 3
-_LETTER = re.compile(r"\(([A-Za-z])\)[.:]?|([A-Za-z])[).:]?")
-_LETTER_AND_TEXT = re.compile(r"(?:\(([A-Za-z])\)\s*[.:、]?|([A-Za-z])\s*[).:、])\s*(\S.*)", re.DOTALL)
+_LETTER = re.compile(r"\(([A-Za-z])\)[.:]?|\[([A-Za-z])\]|([A-Za-z])[).:]?")
+_SPACED_LETTER = re.compile(r"([A-Za-z])[\s,-]+(\S.*)", re.DOTALL)
 _GLUED = re.compile(r"(?=[A-H]{2,})A?B?C?D?E?F?G?H?")  # rising, each at most once
 # Without the options, glued letters that are words are taken for words.
 _GLUED_WORDS = ("ACE", "AD", "AH", "BE", "BEG", "EH")
 _SPACED = re.compile(r"[A-Za-z](?: [A-Za-z])+")
 _SEPARATOR = re.compile(r"\s*[,;&、]\s*(?:and\s+)?|\s+and\s+", re.IGNORECASE)
+# What an unknown option's text does not say: another label, an alternative, a denial.
+_NO_TEXT = re.compile(r"\b[B-Z]\b|\b(?:or|not|no|wrong|false|incorrect|neither|but|rather|instead)\b|n't\b|[或不非错]")
+_MAX_CHARS = 2000  # beyond the options' own
+
+# The options' texts by letter; empty where they are not known.
+Texts = dict[str, str]
 
 
 def score_multiple_choice(answer: str, truth: str, options: Sequence[str] | None = None) -> float:
     """Reward of a multiple choice answer.
 
-    A letter may stand alone (``A``, ``a``, ``(A)``, ``A.``), before its text (``A. text``) or after a lead-in
-    (``Option A``, ``The answer is A``). An option's own text counts as its letter (case, white space and a full stop
-    aside). Several letters may be listed in any order (``A,B``, ``B and A``), or glued in capitals and in rising order
-    (``AB``), unless that is an option's text or, where the options are not known, a word. Everything must be read:
-    what is left over makes the answer wrong, and so does ``A or B``. Two options with one text are one option.
+    A letter may stand alone (``A``, ``a``, ``(A)``, ``[A]``, ``A.``, ``A?``), before its text (``A. text``, ``A text``)
+    or after a lead-in (``Option A``, ``It is A``, ``答案是A``). An option's own text counts as its letter: as it is
+    written or, if that is no option's, without wrappers and a full stop, and then without case where it holds no digit;
+    texts that differ only so name none. Several letters may be listed in any order (``A,B``, ``B and A``), or glued in
+    capitals and in rising order (``AB``), unless that is an option's text or, where the options are not known, a word.
+    Everything must be read: what is left over makes the answer wrong (``A. not red``), and so does ``A or B``. Two
+    options with identical texts are one option.
 
     Args:
         answer: text of the answer.
@@ -42,93 +56,104 @@ def score_multiple_choice(answer: str, truth: str, options: Sequence[str] | None
     Raises:
         ValueError: options are given and the truth is none of them: no answer could be right.
     """
-    texts = _option_texts([] if options is None else options)
+    texts = option_texts([] if options is None else options)
     true_set = _read_set(truth, texts)
+    if true_set is None and texts:
+        raise ValueError(f"ground_truth={truth!r} is none of the options {texts}")
+    if len(answer) > _MAX_CHARS + len(truth) + sum(map(len, texts.values())):
+        return 0.0
     if true_set is None:
-        if texts:
-            raise ValueError(f"ground_truth={truth!r} is none of the options {texts}")
-        return float(_plain(answer) == _plain(truth) != "")
+        return float(bool(_plain(answer)) and _caseless(answer) == _caseless(truth))
     return float(_read_set(answer, texts) == true_set)
 
 
-def _option_texts(options: Sequence[str]) -> dict[str, str]:
-    """Each option's letter and its text in comparable form; the letters in front are taken off where all have one."""
-    if len(options) > len(ascii_uppercase):
-        raise ValueError(f"options has {len(options)} entries; letters name at most {len(ascii_uppercase)}")
-    letters = ascii_uppercase[: len(options)]
-    matches = [_PREFIXED_OPTION.fullmatch(option.strip()) for option in options]
-    # "A. Einstein", "M. Curie" are names: only the letters due, each once, are option letters.
-    if sorted(match[1] for match in matches if match) == list(letters):
-        return {match[1]: _plain(match[2]) for match in matches if match}
-    return {letter: _plain(option) for letter, option in zip(letters, options, strict=True)}
-
-
-def _unwrap(text: str) -> str:
-    """Text without LaTeX or Markdown wrappers, quotes, and full stop; NFKC, single spaces."""
-    text = strip_dollars(normalise(text).replace("**", ""))
-    for _ in range(_NESTED_WRAPPERS):
-        text = _WRAPPER.sub(r"\1", text)
-    return strip_dollars(text.strip(" \"'`")).rstrip(" .。,;")
+def _as_written(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _plain(text: str) -> str:
-    """Comparable form of an option's text."""
-    return _unwrap(text).casefold()
+    """Text without LaTeX or Markdown wrappers, quotes, and full stop; NFKC, single spaces."""
+    text = _BOLD.sub(r"\1", strip_dollars(normalise(text)))
+    for _ in range(_NESTED_WRAPPERS):
+        text = strip_dollars(_TEXT_COMMAND.sub(r"\1", text))
+        for wrapper in _WRAPPERS:
+            if match := wrapper.fullmatch(text):
+                text = match[1].strip()
+    return text.rstrip(" .。,;") or text
 
 
-def _read_set(text: str, texts: dict[str, str]) -> frozenset[str] | None:
+def _caseless(text: str) -> str:
+    """Case does not count, but where it makes other units or formulas (5 mW, 5 MW)."""
+    text = _plain(text)
+    return text if any(character.isdigit() for character in text) else text.casefold()
+
+
+_FORMS: tuple[Callable[[str], str], ...] = (_as_written, _plain, _caseless)
+
+
+def _read_set(text: str, texts: Texts) -> frozenset[str] | None:
     """The letters that a whole text names, or None if it can't be read as any."""
-    text = _unwrap(text)
-    body = _LEAD_IN.sub("", text, count=1) if _LEAD_IN.match(text) else text
-    # From the certain to the lenient: "A. red, B" may be option A's own text, or two letters.
-    single = _read_exact(text, texts) or _read_exact(body, texts) or _read_lettered(body, texts, exact=True)
-    if single is None:
-        several = _read_list(body, texts)
-        if several is not None:
-            return several
-        single = _read_lettered(body, texts, exact=False)
-    return None if single is None else frozenset({single})
-
-
-def _known(letter: str, texts: dict[str, str]) -> str | None:
-    """The capital letter, or the first letter of an option with the same text; None for a letter without an option."""
-    letter = letter.upper()
-    if not texts:
-        return letter
-    text = texts.get(letter)
-    if not text:
-        return letter if text == "" else None
-    return next(first for first, same in texts.items() if same == text)
-
-
-def _read_exact(text: str, texts: dict[str, str]) -> str | None:
-    """A lone letter or an option's text. The letter goes first, for options that are letters themselves."""
-    match = _LETTER.fullmatch(text)
-    letter = _known(match[1] or match[2], texts) if match else None
-    if letter is not None:
-        return letter
     plain = _plain(text)
-    return next((letter for letter, option in texts.items() if option and option == plain), None)
+    body = plain[match.end() :] if (match := _LEAD_IN.match(plain)) else plain
+    body = body[: match.start()] if (match := re.search(rf"{_TRAILER.pattern}$", body, re.IGNORECASE)) else body
+    # From the certain to the lenient: "A. red, B" may be option A's own text, or two letters.
+    for form in dict.fromkeys((text.strip(), plain, body, body.rstrip(" ?!"))):
+        single = _read_one(form, texts)
+        if single is not None:
+            return frozenset({single})
+    several = _read_list(body, texts)
+    if several is None and not texts:
+        single = _read_unknown(body)
+        return None if single is None else frozenset({single})
+    return several
 
 
-def _read_lettered(text: str, texts: dict[str, str], *, exact: bool) -> str | None:
-    """The letter of ``A. text``. Exact: the text must be that option's; else it must only not name another option."""
-    match = _LETTER_AND_TEXT.fullmatch(text)
-    if match is None:
-        return None
-    letter = _known(match[1] or match[2], texts)
-    if exact:
-        return letter if letter and texts and texts[letter] == _plain(match[3]) else None
-    return letter if _read_exact(match[3], texts) in (None, letter) else None
+def _read_one(text: str, texts: Texts) -> str | None:
+    """A lone letter, an option's text, or both. The letter goes first, for options that are letters themselves."""
+    match = _LETTER.fullmatch(text)
+    letter = _known(match[1] or match[2] or match[3], texts) if match else None
+    letter = letter or _option_with(text, texts)
+    if letter is None and texts:
+        label = split_label(text) or ((match := _SPACED_LETTER.fullmatch(text)) and match.groups())
+        letter = _known(label[0], texts) if label else None
+        if letter and _option_with(label[1], texts) != letter:
+            return None
+    return letter
 
 
-def _read_list(text: str, texts: dict[str, str]) -> frozenset[str] | None:
+def _known(letter: str, texts: Texts) -> str | None:
+    """The capital letter, or the first letter of an option with an identical text; None for one without an option."""
+    letter = letter.upper()
+    if not texts or texts.get(letter) == "":
+        return letter
+    return next(
+        (first for first, same in texts.items() if _as_written(same) == _as_written(texts.get(letter, ""))), None
+    )
+
+
+def _option_with(text: str, texts: Texts) -> str | None:
+    """The letter of the option with this text: compared exactly first, then in ever plainer forms."""
+    for form in _FORMS:
+        wanted = form(text)
+        same = [letter for letter, option in texts.items() if option and form(option) == wanted]
+        if same:
+            return same[0] if len({_as_written(texts[letter]) for letter in same}) == 1 else None
+    return None
+
+
+def _read_unknown(text: str) -> str | None:
+    """The letter of ``A. text`` where the options are not known."""
+    label = split_label(text)
+    return label.letter if label and label.text and not _NO_TEXT.search(label.text) else None
+
+
+def _read_list(text: str, texts: Texts) -> frozenset[str] | None:
     """Two or more letters or option texts, separated or (letters only) glued; None if any part is neither."""
     if (_GLUED.fullmatch(text) and (texts or text not in _GLUED_WORDS)) or _SPACED.fullmatch(text):
         parts = list(text.replace(" ", ""))
     else:
         parts = [part for part in _SEPARATOR.split(text) if part]
-    letters = [_read_exact(part, texts) or _read_lettered(part, texts, exact=False) for part in parts]
+    letters = [_read_one(part, texts) or (None if texts else _read_unknown(part)) for part in parts]
     if len(letters) < 2 or None in letters:
         return None
     return frozenset(letter for letter in letters if letter)

@@ -11,11 +11,14 @@ from reward_score.free_form import score_free_form
 from reward_score.multiple_choice import score_multiple_choice
 from reward_score.numerical import score_numerical
 from reward_score.ocr import score_ocr
+from reward_score.settings import DEFAULT_SETTINGS, OutcomeSettings
 from reward_score.text import clean_truth
 
 # The names of SophiaVL-R1-130k.
 PROBLEM_TYPES = ("numerical", "multiple choice", "OCR", "free-form")
 _KNOWN = {name.lower() for name in PROBLEM_TYPES}
+# OCR and free-form answers that are longer by far than the truth earn next to nothing, and take seconds to compare.
+_TIMES_AS_LONG, _CHARS_MORE = 20, 10_000
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def score_outcome(
     ground_truth: str,
     options: Sequence[str] | None = None,
     *,
-    ocr_reward: str = "exp",
+    settings: OutcomeSettings = DEFAULT_SETTINGS,
 ) -> OutcomeScore:
     """Score one response by rules. Thread-safe.
 
@@ -49,28 +52,30 @@ def score_outcome(
         ground_truth: the true answer; ``<answer>`` tags or ``$`` around it are taken off.
         options: options of a multiple choice question, in order, with or without their letter; None or empty where
             they are not known. Other types ignore them.
-        ocr_reward: ``exp`` or ``linear``, see :func:`reward_score.ocr.score_ocr`.
+        settings: what counts as right, see :class:`reward_score.settings.OutcomeSettings`.
 
     Returns:
         The score; ``reward`` is 0 without the format, whatever the answer.
 
     Raises:
         TypeError: ``ground_truth`` is not a string.
-        ValueError: the problem type or ``ocr_reward`` is unknown, or the ground truth is empty or none of the options.
+        ValueError: the problem type is unknown, or the ground truth is empty or none of the options.
     """
     kind = str(problem_type).strip().lower()
     if kind not in _KNOWN:
         raise ValueError(f"problem_type={problem_type!r} is unknown: use one of {', '.join(PROBLEM_TYPES)}")
     truth = clean_truth(ground_truth)
-    parsed = parse_response(response)
+    parsed = parse_response(response, require_thinking=settings.require_thinking)
     if parsed is None:
         return OutcomeScore(reward=0.0, format_ok=False, answer=None)
     if kind == "numerical":
-        reward = score_numerical(parsed.answer, truth)
+        reward = score_numerical(parsed.answer, truth, settings)
     elif kind == "multiple choice":
         reward = score_multiple_choice(parsed.answer, truth, options)
+    elif len(parsed.answer) > _TIMES_AS_LONG * len(truth) + _CHARS_MORE:
+        reward = 0.0
     elif kind == "ocr":
-        reward = score_ocr(parsed.answer, truth, ocr_reward)
+        reward = score_ocr(parsed.answer, truth, settings.ocr_reward)
     else:
         reward = score_free_form(parsed.answer, truth)
     return OutcomeScore(reward=reward, format_ok=True, answer=parsed.answer)
@@ -82,7 +87,7 @@ def compute_score(
     ground_truth: str,
     extra_info: Mapping[str, Any] | None = None,
     *,
-    ocr_reward: str = "exp",
+    settings: Mapping[str, Any] | None = None,
     **_: Any,
 ) -> dict[str, Any]:
     """:func:`score_outcome` through verl's ``custom_reward_function``.
@@ -92,7 +97,7 @@ def compute_score(
         solution_str: the model's whole output.
         ground_truth: the true answer.
         extra_info: the row's extra fields: ``problem_type`` (needed) and ``options``.
-        ocr_reward: ``exp`` or ``linear``, from ``reward_kwargs``.
+        settings: fields of :class:`OutcomeSettings`, from ``reward_kwargs``; None: the defaults.
         **_: what else verl passes to a reward function (the reward router's address and such).
 
     Returns:
@@ -100,7 +105,7 @@ def compute_score(
         validation collects the scores under that name beside these keys, and would count each twice.
 
     Raises:
-        ValueError: ``extra_info`` has no ``problem_type``; or as :func:`score_outcome`.
+        ValueError: ``extra_info`` has no ``problem_type``, or a setting is wrong; or as :func:`score_outcome`.
         TypeError: as :func:`score_outcome`.
     """
     extra_info = extra_info or {}
@@ -110,6 +115,10 @@ def compute_score(
             f"it has {sorted(extra_info)}. It must be one of {', '.join(PROBLEM_TYPES)}"
         )
     outcome = score_outcome(
-        extra_info["problem_type"], solution_str, ground_truth, extra_info.get("options"), ocr_reward=ocr_reward
+        extra_info["problem_type"],
+        solution_str,
+        ground_truth,
+        extra_info.get("options"),
+        settings=OutcomeSettings(**(settings or {})),
     )
     return {"score": outcome.reward, "format_ok": outcome.format_ok, "answer": outcome.answer}

@@ -9,19 +9,28 @@ import unicodedata
 _ANSWER_TAGS = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
 
 # Scripts written without spaces between words: Thai, Lao, Myanmar, Khmer, kana, CJK ideographs.
-_UNSPACED = (
+UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+# Raised, lowered and circled characters and fractions: what NFKC makes of them (x² to x2, 5½ to 51/2) is another thing.
+_MEANT = "".join(
+    re.escape(chr(c))
+    for c in range(0xA0, 0x1F300)
+    if unicodedata.decomposition(chr(c)).startswith(("<super", "<sub", "<fraction", "<circle"))
 )
 # Vowel signs and accents belong to the letter before them, but Python's \w leaves most of them out.
 _MARKS = "".join(chr(c) for c in range(0x300, sys.maxunicode) if unicodedata.category(chr(c)).startswith("M"))
 
-_UNSPACED_CHARACTER = re.compile(f"([{_UNSPACED}][{_MARKS}]*)")
-_WORD = re.compile(f"[{_UNSPACED}][{_MARKS}]*|(?:(?![{_UNSPACED}])[^\\W_][{_MARKS}]*)+")
+_MEANT_RUN = re.compile(f"([{_MEANT}]+)")
+_UNSPACED_CHARACTER = re.compile(f"([{UNSPACED}][{_MARKS}]*)")
+_WORD = re.compile(f"[{UNSPACED}][{_MARKS}]*|(?:(?![{UNSPACED}])[^\\W_][{_MARKS}]*)+")
 
 
 def normalise(text: str) -> str:
-    """Unicode NFKC, runs of white space to one space, none at the ends."""
-    return " ".join(unicodedata.normalize("NFKC", text).split())
+    """Unicode NFKC but for raised, lowered, circled characters and fractions; runs of white space to one space."""
+    parts = _MEANT_RUN.split(text)
+    parts[::2] = [unicodedata.normalize("NFKC", part) for part in parts[::2]]
+    return " ".join("".join(parts).split())
 
 
 def strip_dollars(text: str) -> str:

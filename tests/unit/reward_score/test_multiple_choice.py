@@ -11,11 +11,12 @@ ANY_OPTIONS = [OPTIONS, LETTERED, ["(A) red", "(B) blue", "(C) 12 cm", "(D) both
 RIGHT_A = ["A", "a", "(A)", "(a).", "A.", "A)", "A:", " A ", "**A**", "$A$", "\\boxed{A}", "\\boxed{\\text{A}}", "'A'"]
 RIGHT_A += ["A. red", "(A) red", "A: Red.", "a) red", "A、red", "Option A", "option a.", "Choice (A)", "Ａ"]
 RIGHT_A += ["The answer is A", "the correct answer is: A.", "Answer: A", "Final answer: A. red", "red", "RED.", " red "]
-RIGHT_A += ["A. crimson", "A,A"]
+RIGHT_A += ["A red", "A\nred", "[A]", "A?", "It is A", "答案是A", "选A", "A is correct", "A,A"]
 
 WRONG_A = ["", " ", ".", "B", "b", "blue", "B. red", "A. blue", "A. B", "A,B", "A and B", "AB", "A B", "A or B", "A/B"]
 WRONG_A += ["E", "Z", "re", "r", "ed", "red blue", "none", "I don't know", "AA", "A A B", "not A", "A red herring"]
 WRONG_A += ["A, B, C, D", "ABCD", "option", "answer", "A, purple", "both A and B", "A?B", "1"]
+WRONG_A += ["A. crimson", "A. not red", "A: wrong, it is B", "A. red or B. blue", "not \\boxed{A}", "A or \\boxed{B}"]
 
 
 @pytest.mark.parametrize("options", ANY_OPTIONS)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reward_score import math_pool, numerical
+from reward_score import math_pool, maths
 from reward_score.math_pool import MathPool, MathWorkerError
 from reward_score.numerical import score_numerical
 from reward_score.plain_number import clean_number_text, read_plain_number
@@ -83,7 +83,7 @@ def test_what_is_no_half_is_wrong() -> None:
         ("5", "5 square meters", 1),
         ("5 cm", "5 centimeters", 1),
         ("5 cm", "5 m", 0),
-        ("5 cm", "5 apples", 1),
+        ("5 cm", "5 apples", 0),
         ("5 cm²", "5 square centimeters", 1),
         ("5 cm^{2}", "5 cm", 0),
         ("5 km/h", "5 kilometers per hour", 1),
@@ -100,7 +100,8 @@ def test_what_is_no_half_is_wrong() -> None:
         ("5k", "5", 0),
         ("5abc", "5", 0),
         ("5 N", "5", 1),
-        ("5A", "5", 1),
+        ("5 A", "5", 1),
+        ("5A", "5", 0),  # glued, a letter is algebra
         # mathematics
         ("\\sqrt{16}", "4", 1),
         ("sqrt(16)", "4 cm", 1),
@@ -156,10 +157,10 @@ def test_reading_never_fails(text: str) -> None:
 
 
 def test_plain_numbers_need_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(answer: str, truth: str) -> bool:
+    def never(answer: str, truth: str, tolerance: float) -> bool:
         raise AssertionError(f"the library was asked about {answer!r} and {truth!r}")
 
-    monkeypatch.setattr(numerical, "_same_mathematics", never)
+    monkeypatch.setattr(maths, "_ask", never)
     for answer in HALF:
         assert score_numerical(answer, "0.25") == 0.0
 
@@ -180,7 +181,7 @@ EXPLOSIVE += ["I believe that the length must be 5", "\\sqrt{" * 20 + "2" + "}" 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("answer", EXPLOSIVE)
 def test_explosive_answers_never_reach_the_library(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numerical, "_same_mathematics", lambda answer, truth: True)
+    monkeypatch.setattr(maths, "_ask", lambda answer, truth, tolerance: True)
     assert score_numerical(answer, "5") == 0.0
 
 

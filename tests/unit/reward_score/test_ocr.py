@@ -49,11 +49,6 @@ def test_empty_truth_is_an_error(truth: str) -> None:
         score_ocr("text", truth)
 
 
-def test_unknown_reward_is_an_error() -> None:
-    with pytest.raises(ValueError, match="ocr_reward='squared': use one of exp, linear"):
-        score_ocr("text", "text", "squared")
-
-
 @pytest.mark.timeout(300)
 def test_long_answer_is_bounded() -> None:
     assert score_ocr("word " * 20_000, "some words here " * 50) < 1e-9

@@ -8,7 +8,7 @@ from dataclasses import FrozenInstanceError
 import numpy as np
 import pytest
 
-from reward_score import PROBLEM_TYPES, OutcomeScore, compute_score, score_outcome
+from reward_score import PROBLEM_TYPES, OutcomeScore, OutcomeSettings, compute_score, score_outcome
 
 
 def respond(answer: str) -> str:
@@ -53,10 +53,12 @@ def test_wrapped_truth(problem_type: str, truth: str) -> None:
     assert score_outcome(problem_type, respond("6"), truth, options).reward < 0.5
 
 
-def test_ocr_reward_is_passed_on() -> None:
-    assert score_outcome("OCR", respond("one too"), "one two", ocr_reward="linear").reward == 0.5
-    extra_info = {"problem_type": "OCR"}
-    score = compute_score("d", respond("one too"), "one two", extra_info, ocr_reward="linear")
+def test_settings_are_passed_on() -> None:
+    settings = OutcomeSettings(ocr_reward="linear")
+    assert score_outcome("OCR", respond("one too"), "one two", settings=settings).reward == 0.5
+    score = compute_score(
+        "d", respond("one too"), "one two", {"problem_type": "OCR"}, settings={"ocr_reward": "linear"}
+    )
     assert score["score"] == 0.5
 
 
