@@ -20,6 +20,9 @@ _LETTER = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
 _LABEL = re.compile(r"\(?([A-Za-z])(?:\)|[.:](?!\d))\s*")
 # verl's datasets cut the prompt at these and look for the media that belong to them.
 _OTHER_MEDIA = ("<video>", "<audio>")
+_RESPONSE_TAG = re.compile(r"</?(answer|think)>", re.IGNORECASE)
+RESULT_MARK = "####"
+"""GSM8K writes the result behind it."""
 
 
 def text_field(value: Any, field: str) -> str:
@@ -72,16 +75,30 @@ def truth_field(value: Any, field: str) -> str:
     """The truth, taken out of ``<answer>...</answer>`` where it has the tags.
 
     Raises:
-        RowError: empty, or several answers that differ.
+        RowError: empty, several answers that differ, or a tag that no answer of a well-formed response can hold.
     """
     text = text_field(value, field)
     tagged = {answer.strip() for answer in _ANSWER.findall(text)}
     if len(tagged) > 1:
         raise RowError(Fault.BAD_FIELD, field, f"holds {len(tagged)} different <answer> blocks")
     truth = tagged.pop() if tagged else text
-    if not truth:
+    if not truth.strip("$ "):
         raise RowError(Fault.EMPTY_TRUTH, field, "the truth is empty")
+    if _RESPONSE_TAG.search(truth):
+        raise RowError(Fault.BAD_FIELD, field, f"{truth[:80]!r} holds half of a pair of tags")
     return truth
+
+
+def numerical_truth(truth: str, field: str) -> str:
+    """The result alone, where GSM8K's mark ``####`` stands before it.
+
+    Raises:
+        RowError: no result, or one that equals nothing (``nan``).
+    """
+    result = truth.rpartition(RESULT_MARK)[2].strip()
+    if result.casefold() in ("", "nan"):
+        raise RowError(Fault.EMPTY_TRUTH, field, f"{truth[-80:]!r} is no number")
+    return result
 
 
 def options_field(value: Any, field: str) -> list[str]:

@@ -53,6 +53,8 @@ def rl_draft(
     choices = checks.options_field(options, names.options)
     if kind == checks.MULTIPLE_CHOICE:
         truth = checks.choice_truth(truth, choices, asked, names.answer)
+    elif kind == checks.NUMERICAL:
+        truth = checks.numerical_truth(truth, names.answer)
 
     def make_row(data: Sequence[bytes], index: int) -> dict[str, Any]:
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig, ListConfig
 
+from data_preprocess.core.checks import RESULT_MARK
+from data_preprocess.core.errors import SourceError
+from data_preprocess.core.parquet import read_rows
 from recipe.sophiavl.validation import SettingsError
 from reward_score import PROBLEM_TYPES, score_outcome
 
-_STRING_FIELDS = ("data_source", "reward_model.ground_truth", "extra_info.problem_type", "extra_info.question")
+_TRUTH = "reward_model.ground_truth"
+_STRING_FIELDS = ("data_source", _TRUTH, "extra_info.problem_type", "extra_info.question")
+_KNOWN_TYPES = {name.lower() for name in PROBLEM_TYPES}
+_FULL_REWARD = 1 - 1e-9
 
 
 def check_data_files(config: DictConfig) -> None:
-    """Check that every training and validation file has the columns and the problem types that the rewards need.
+    """Check that every training and validation file has what the rewards need, and that every truth can be met.
+
+    Each row's truth, as the answer of a well-formed response, must earn the whole outcome reward.
 
     Raises:
-        SettingsError: a file is missing or unreadable, a column is missing, or a problem type is unknown; the message
-            names the setting, the file, and the row.
+        SettingsError: a file is missing or unreadable, a column is missing, a problem type is unknown, or no response
+            to a row could be right; the message names the setting, the file, the row and the field.
     """
     for key in ("train_files", "val_files"):
         files = config.data[key]
@@ -35,7 +44,7 @@ def _check_file(key: str, file: Path, data: DictConfig) -> None:
         raise SettingsError(f"{where}: no such file. Make it with one of the scripts in data_preprocess/")
     try:
         schema = pq.read_schema(file)
-    except pa.ArrowInvalid as error:
+    except (OSError, pa.ArrowException) as error:  # OSError: a damaged footer
         raise SettingsError(f"{where}: not a parquet file ({error})") from error
     missing = [field for field in (data.prompt_key, *_STRING_FIELDS) if not _has_field(schema, field.split("."))]
     if missing:
@@ -43,34 +52,36 @@ def _check_file(key: str, file: Path, data: DictConfig) -> None:
             f"{where}: the columns {', '.join(missing)} are missing (it has {', '.join(schema.names)}). "
             "data_preprocess/ writes files with all of them; data.prompt_key names the prompt column"
         )
-    fields = ["extra_info.problem_type", "reward_model.ground_truth"]
-    if _has_field(schema, ["extra_info", "options"]):
-        fields.append("extra_info.options")
-    for row, (problem_type, truth, *options) in enumerate(_rows(file, *fields)):
-        try:
-            _check_row(problem_type, truth, *options)
-        except ValueError as error:
-            raise SettingsError(f"{where}: row {row}: {error}") from error
+    try:
+        for number, row in enumerate(read_rows(file, ["extra_info", "reward_model"])):
+            info = row["extra_info"] or {}
+            truth = (row["reward_model"] or {}).get("ground_truth")
+            try:
+                _check_row(info.get("problem_type"), truth, info.get("options") or ())
+            except ValueError as error:
+                raise SettingsError(f"{where}: row {number}: {error}") from error
+    except SourceError as error:
+        raise SettingsError(f"{key}={error}") from error
 
 
-def _check_row(problem_type: str | None, truth: str | None, options: Sequence[str] | None = None) -> None:
-    """Raises ValueError if the outcome reward could not score any response to this row."""
-    if problem_type is None or problem_type.strip().lower() not in _KNOWN_TYPES:
+def _check_row(problem_type: Any, truth: Any, options: Sequence[str]) -> None:
+    """Raises ValueError, with the field, if no response to this row could earn the whole outcome reward."""
+    if not isinstance(problem_type, str) or problem_type.strip().lower() not in _KNOWN_TYPES:
         raise ValueError(f"extra_info.problem_type={problem_type!r}; known are {', '.join(PROBLEM_TYPES)}")
     if not isinstance(truth, str) or not truth.strip():
-        raise ValueError(f"reward_model.ground_truth={truth!r}; it must be a text")
-    if problem_type.strip().lower() == "multiple choice":  # the truth must be one of the options
-        score_outcome(problem_type, "<think>.</think><answer>.</answer>", truth, options)
+        raise ValueError(f"{_TRUTH}={truth!r}; it must be a text")
+    if problem_type.strip().lower() == "numerical" and RESULT_MARK in truth:
+        raise ValueError(f"{_TRUTH}={truth!r} is compared whole: give what stands behind {RESULT_MARK}")
+    reward = _own_reward(problem_type, truth, tuple(options))
+    if reward < _FULL_REWARD:
+        raise ValueError(f"{_TRUTH}={truth!r}, given as the answer itself, earns {reward:.3g} and not 1")
 
 
-_KNOWN_TYPES = {name.lower() for name in PROBLEM_TYPES}
-
-
-def _rows(file: Path, *fields: str) -> Iterator[tuple[Any, ...]]:
-    """The values of nested fields (``struct.name``), row by row, without reading the images beside them."""
-    for batch in pq.ParquetFile(file).iter_batches(columns=list(fields)):
-        columns = [batch.column(struct).field(name) for struct, name in (field.split(".") for field in fields)]
-        yield from zip(*(column.to_pylist() for column in columns), strict=True)
+@lru_cache(2**16)  # most truths of a data set are those of other rows too
+def _own_reward(problem_type: str, truth: str, options: tuple[str, ...]) -> float:
+    """The outcome reward of a well-formed response that gives the truth itself."""
+    tagged = truth if truth.lstrip().startswith("<answer>") else f"<answer>{truth}</answer>"
+    return score_outcome(problem_type, f"<think>.</think>{tagged}", truth, options).reward
 
 
 def _has_field(schema: pa.Schema | pa.StructType, path: list[str]) -> bool:

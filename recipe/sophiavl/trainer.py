@@ -20,9 +20,11 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from recipe.sophiavl.guards import Guards
 from recipe.sophiavl.metrics import missing_counts, reward_metrics
 from recipe.sophiavl.reward_manager import VALIDATION_FIELD, ThinkingRewardManager
+from recipe.sophiavl.rl_dataset import SophiaVLDataset
 from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
 from recipe.sophiavl.trm.preflight import run_preflight
 from recipe.sophiavl.trust_grpo import GroupRewards
+from recipe.sophiavl.validation import SettingsError
 from recipe.sophiavl.verl_support import internals
 
 logger = logging.getLogger(__name__)
@@ -47,7 +49,11 @@ class TrustGRPOMixin:
 
     def _init_dataloader(self) -> None:
         super()._init_dataloader()
-        self.val_dataset.validation = True  # rl_dataset.SophiaVLDataset writes it into every row that it gives
+        if not isinstance(self.val_dataset, SophiaVLDataset):
+            raise SettingsError(
+                "data.custom_cls: must be recipe.sophiavl.rl_dataset.SophiaVLDataset or a subclass of it"
+            )
+        self.val_dataset.validation = True  # it writes this into every row that it gives
 
     # ------------------------------------------------------------------ start
 

@@ -40,7 +40,34 @@ def check(folder: Path, *rows: dict[str, Any], drop: str | None = None) -> None:
 
 
 def test_good_rows_pass(tmp_path: Path) -> None:
-    check(tmp_path, row(), row(problem_type="numerical", answer="3", options=()))
+    others = [
+        row(problem_type=kind, answer=answer, options=())
+        for kind, answer in [
+            ("numerical", "3"),
+            ("numerical", " <answer> 3 </answer>"),
+            ("Numerical", "$3$"),
+            ("numerical", "2\\sqrt{3} cm"),
+            ("OCR", "#### <b> STOP"),
+            ("free-form", "C#"),
+        ]
+    ]
+    check(tmp_path, row(), *others)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"), [("pages", "cannot be read as parquet"), ("footer", "not a parquet file")]
+)
+def test_a_damaged_file_is_named(tmp_path: Path, place: str, message: str) -> None:
+    check(tmp_path, *[row(answer="A")] * 100)
+    file = tmp_path / "rows.parquet"
+    data = bytearray(file.read_bytes())
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    start, end = (4, footer) if place == "pages" else (footer, len(data) - 8)
+    data[start:end] = bytes(end - start)
+    file.write_bytes(data)
+    config = {"data": {"train_files": str(file), "val_files": [], "prompt_key": "prompt"}}
+    with pytest.raises(SettingsError, match=rf"data\.train_files=.*rows\.parquet: {message}"):
+        check_data_files(OmegaConf.create(config))
 
 
 @pytest.mark.parametrize(
@@ -48,9 +75,23 @@ def test_good_rows_pass(tmp_path: Path) -> None:
     [
         (row(problem_type="essay"), "extra_info.problem_type='essay'"),
         (row(answer=" "), "reward_model.ground_truth=' '"),
-        (row(answer="E"), "E"),
+        (row(answer="E"), "'E'"),
+        (row(problem_type="numerical", answer="$ $"), "ground_truth='$ $'"),
+        (row(problem_type="OCR", answer="<answer></answer>"), "ground_truth='<answer></answer>'"),
+        (row(problem_type="Numerical", answer="#### 5"), "give what stands behind ####"),
+        (row(problem_type="free-form", answer="red</answer>"), "earns 0 and not 1"),
+        (row(problem_type="numerical", answer="nan"), "earns 0 and not 1"),
     ],
-    ids=["unknown type", "empty truth", "truth that is no option"],
+    ids=[
+        "unknown type",
+        "empty truth",
+        "truth that is no option",
+        "empty mathematics",
+        "empty tags",
+        "the mark of GSM8K",
+        "half a tag",
+        "not a number",
+    ],
 )
 def test_bad_rows_are_named(tmp_path: Path, bad: dict[str, Any], part: str) -> None:
     with pytest.raises(SettingsError) as error:

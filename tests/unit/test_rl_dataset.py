@@ -16,12 +16,14 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import ExifTags, Image
+from verl.utils.dataset.rl_dataset import RLHFDataset, get_dataset_class
 from vllm.multimodal.media.image import ImageMediaIO
 
 from recipe.sophiavl.reward_manager import VALIDATION_FIELD, prompt_images
 from recipe.sophiavl.rl_dataset import SophiaVLDataset, filter_workers
 from recipe.sophiavl.trainer import trust_grpo_trainer
 from recipe.sophiavl.trm.images import BadImageError, data_url, digest_image, load_image
+from recipe.sophiavl.validation import SettingsError
 
 CONFIG = Path(__file__).parents[2] / "recipe/sophiavl/config"
 PATCH = 14
@@ -145,9 +147,16 @@ def test_validation_is_marked_and_the_table_is_not_touched(tmp_path: Path) -> No
     assert [row[VALIDATION_FIELD] for row in trainer.val_dataset] == [True, True]
 
 
-def test_the_configuration_names_the_class_and_verl_loads_it() -> None:
-    from verl.utils.dataset.rl_dataset import get_dataset_class
+def test_a_data_set_that_marks_no_validation_is_refused() -> None:
+    class Base:
+        def _init_dataloader(self) -> None:
+            self.train_dataset = self.val_dataset = object.__new__(RLHFDataset)
 
+    with pytest.raises(SettingsError, match=r"data\.custom_cls"):
+        object.__new__(trust_grpo_trainer(Base))._init_dataloader()
+
+
+def test_the_configuration_names_the_class_and_verl_loads_it() -> None:
     with initialize_config_dir(str(CONFIG), version_base=None):
         data = compose("sophiavl_trainer").data
     assert get_dataset_class(data) is SophiaVLDataset

@@ -87,6 +87,12 @@ def test_a_text_row_that_names_an_image_stays_text_only(tmp_path: Path) -> None:
     assert [row["images"] for row in output_rows(tmp_path / "out")] == [[]]
 
 
+def test_the_result_of_a_worked_solution_is_the_truth(tmp_path: Path) -> None:
+    rows = [text_row(1, solution="1 + 1 = <<1+1=2>>2\n#### 2"), text_row(2, problem_type="OCR", solution="#### B")]
+    convert(write_dataset(tmp_path / "in", rows), tmp_path / "out")
+    assert [row["reward_model"]["ground_truth"] for row in output_rows(tmp_path / "out")] == ["2", "#### B"]
+
+
 def test_images_pass_through_untouched(tmp_path: Path) -> None:
     source = write_dataset(tmp_path / "in", [image_row(1), image_row(2)])
     (source / "Math/CLEVR-Math/images/2.png").write_bytes(jpeg(2))
