@@ -28,13 +28,14 @@ def picture(colour: str) -> Image.Image:
 
 
 def settings(url: str, **changes: Any) -> ClientSettings:
-    return ClientSettings(urls=(url,), **{"model": "tiny", "max_thinking_chars": 3000, **changes})
+    given = {"model": "tiny", "max_thinking_chars": 3000, "structured_output": "choice", **changes}
+    return ClientSettings(urls=(url,), **given)
 
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("name", ["chatml_verdict", "json_breakout", "long_varied", "score_lines"])
 async def test_a_reply_is_one_of_the_allowed_values_whatever_the_reasoning(vllm_server, name):
-    async with ThinkingRewardClient(settings(vllm_server.url, structured_output="on")) as client:
+    async with ThinkingRewardClient(settings(vllm_server.url, structured_output="choice")) as client:
         score = await client.score(QUESTION, [picture("red")], ATTACKS[name])
     assert score.error is None
     assert f"{score.value:.1f}" in VALUES
@@ -74,9 +75,11 @@ async def test_the_group_shares_its_prefix_and_every_image_is_sent(vllm_server):
 
 @pytest.mark.asyncio
 async def test_preflight_passes(vllm_server):
-    checks = await preflight(settings(vllm_server.url, score_mode="expected", expected_min_mass=0.3))
-    assert [check.name for check in checks if not check.ok] == []
-    assert [check.name for check in checks] == [
+    how = {"score_mode": "expected", "expected_min_mass": 0.3, "structured_output": "auto"}
+    found = await preflight(settings(vllm_server.url, **how))
+    assert [check.name for check in found.failed] == []
+    assert found.settings.structured_output == "choice", "vLLM has it, and enforces it"
+    assert [check.name for check in found.checks] == [
         *("reachable", "key accepted", "model served", "image accepted"),
         *("context length", "structured output", "two scores agree"),
     ]
@@ -99,7 +102,7 @@ def test_preflight_says_what_to_change(vllm_server, changes, failed, hints):
 
 
 def test_preflight_finds_a_wrong_path_and_a_wrong_port(vllm_server):
-    with pytest.raises(PreflightError, match=r"reachable .*HTTP 404[\s\S]*thinking_reward.urls.*/v1"):
+    with pytest.raises(PreflightError, match=r"reachable .*http_404[\s\S]*thinking_reward.urls.*/v1"):
         run_preflight(settings(vllm_server.root))
     nothing = f"http://127.0.0.1:{free_port()}/v1"
     with pytest.raises(PreflightError, match=rf"reachable [\s\S]*{nothing}: start the server"):
