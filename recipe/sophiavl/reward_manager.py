@@ -23,7 +23,7 @@ from recipe.sophiavl.settings import REWARD_MANAGER_NAME, ThinkingRewardSettings
 from recipe.sophiavl.trm.client import ThinkingRewardClient
 from recipe.sophiavl.trm.questions import question_text
 from recipe.sophiavl.trust_grpo import GroupRewards, combine_rewards
-from reward_score import OutcomeScore, OutcomeSettings, extract_thinking, score_outcome
+from reward_score import OutcomeScore, extract_thinking, score_outcome
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class ThinkingRewardManager(RewardManagerBase):
             response,
             item.non_tensor_batch["reward_model"]["ground_truth"],
             options=extra_info.get("options"),
-            settings=OutcomeSettings(ocr_reward=self.settings.ocr_reward),
+            settings=self.settings.outcome,
         )
         thinking = await self._thinking_fields(item, response, outcome)
         return {

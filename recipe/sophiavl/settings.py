@@ -1,7 +1,8 @@
 """The Hydra groups ``thinking_reward`` and ``sophiavl`` as typed settings, checked at start.
 
-The YAML files under ``config/`` document every key. ``thinking_reward`` is one group for its user and three here: what
-the manager does, Trust-GRPO (`TrustGRPOConfig`), and the client (`ClientSettings`).
+The YAML files under ``config/`` document every key. ``thinking_reward`` is one group for its user and four here: what
+the manager does, the outcome reward (`OutcomeSettings`), Trust-GRPO (`TrustGRPOConfig`), and the client
+(`ClientSettings`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from pydantic import Field
 
 from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trust_grpo import TrustGRPOConfig
-from recipe.sophiavl.validation import SettingsError, plain, read_group, settings_group
-from reward_score import PROBLEM_TYPES
+from recipe.sophiavl.validation import SettingsError, make, plain, read_group, settings_group
+from reward_score import PROBLEM_TYPES, OutcomeSettings
 
 # Under this name verl finds our reward manager (reward.reward_manager.name).
 REWARD_MANAGER_NAME = "sophiavl"
@@ -32,12 +33,12 @@ class ThinkingRewardSettings:
         enable: ask the thinking reward model at all; False is plain GRPO on the outcome reward.
         mode: where the TRM runs: ``external`` (``urls``), ``pool`` or ``colocated`` (``reward.reward_model``).
         score_validation: ask the TRM for validation responses too (their reward stays the outcome).
-        ocr_reward: outcome of OCR questions: ``exp`` = exp(-WER), ``linear`` = 1 - WER clipped to [0, 1].
         preflight: check the TRM before the first rollout.
         max_missing_frac: stop when more than this share of the asked scores is missing over the window, in [0, 1].
         max_dropped_groups_frac: stop when more than this share of the groups lost their thinking term to missing
             scores over the window, in [0, 1].
         missing_window_steps: length of that window in training steps, >= 1.
+        outcome: what counts as a right answer (``reward_score/settings.py``).
         trust: trust weight and annealing (``trust_grpo.py``).
         client: the TRM client's settings. ``urls`` and ``model`` are filled in at run time unless mode is external.
     """
@@ -45,11 +46,11 @@ class ThinkingRewardSettings:
     enable: bool = True
     mode: Literal["external", "pool", "colocated"] = "external"
     score_validation: bool = False
-    ocr_reward: Literal["exp", "linear"] = "exp"
     preflight: bool = True
     max_missing_frac: Share = 0.5
     max_dropped_groups_frac: Share = 0.5
     missing_window_steps: Annotated[int, Field(ge=1)] = 5
+    outcome: OutcomeSettings = field(default_factory=OutcomeSettings)
     trust: TrustGRPOConfig = field(default_factory=TrustGRPOConfig)
     client: dict[str, Any] = field(default_factory=dict)
 
@@ -107,7 +108,8 @@ class ThinkingRewardSettings:
             SettingsError: an unknown key, or a value out of range.
         """
         parts = {
-            None: {f.name for f in fields(cls)} - {"trust", "client"},
+            None: {f.name for f in fields(cls)} - {"outcome", "trust", "client"},
+            "outcome": {f.name for f in fields(OutcomeSettings)},
             "trust": {f.name for f in fields(TrustGRPOConfig)},
             "client": {f.name for f in fields(ClientSettings)},
         }
@@ -115,8 +117,9 @@ class ThinkingRewardSettings:
         known = set().union(*parts.values())
         if unknown := sorted(values.keys() - known):
             raise SettingsError(f"thinking_reward.{unknown[0]}: no such setting; known are {', '.join(sorted(known))}")
-        own, trust, client = ({key: values[key] for key in names & values.keys()} for names in parts.values())
-        return cls(**own, trust=TrustGRPOConfig(**trust), client=client)
+        own, outcome, trust, client = ({key: values[key] for key in names & values.keys()} for names in parts.values())
+        outcome = make("thinking_reward", OutcomeSettings, outcome)
+        return cls(**own, outcome=outcome, trust=TrustGRPOConfig(**trust), client=client)
 
 
 @settings_group("sophiavl")

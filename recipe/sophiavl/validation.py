@@ -67,6 +67,18 @@ def _message(group: str, kind: type, error: ValidationError) -> str:
     return "\n".join(dict.fromkeys(lines))
 
 
+def make(group: str, kind: type[T], values: Mapping[str, Any]) -> T:
+    """A pydantic dataclass of another package, with errors that name the setting of this group.
+
+    Raises:
+        SettingsError: an unknown key, or a value of the wrong type or out of range.
+    """
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise SettingsError(_message(group, kind, error)) from error
+
+
 def read_group(kind: type[T], group: DictConfig | Mapping[str, Any]) -> T:
     """A Hydra group as settings of this kind.
 

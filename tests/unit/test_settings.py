@@ -70,6 +70,8 @@ def test_outcome_only_needs_no_server() -> None:
         (("thinking_reward.enable=maybe",), ("thinking_reward.enable", "'maybe'")),
         (("thinking_reward.mode=remote",), ("thinking_reward.mode", "'remote'", "'external', 'pool' or 'colocated'")),
         (("thinking_reward.ocr_reward=wer",), ("thinking_reward.ocr_reward", "'wer'", "'exp' or 'linear'")),
+        (("thinking_reward.tolerance=1",), ("thinking_reward.tolerance=1", "less than 1")),
+        (("thinking_reward.strict_percent=5",), ("thinking_reward.strict_percent=5",)),
         (("thinking_reward.max_missing_frac=2",), ("thinking_reward.max_missing_frac", "2")),
         (("thinking_reward.missing_window_steps=0",), ("thinking_reward.missing_window_steps", "0")),
         (("thinking_reward.timeout_s=0",), ("thinking_reward.timeout_s", "0")),
