@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -64,13 +63,11 @@ class Cluster:
         yield from self._folder.rglob("ray.log")
 
     def __exit__(self, *_: object) -> None:
-        for process in reversed(self._processes):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        started = [psutil.Process(process.pid) for process in self._processes if process.poll() is None]
+        for process in [child for parent in started for child in parent.children(recursive=True)] + started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        for process in self._processes:
             process.wait(20)
         shutil.rmtree(self._session, ignore_errors=True)
 
@@ -83,7 +80,7 @@ class KeyedTrm:
     Attributes:
         url: base URL to ask.
         asked_from: addresses of the nodes (`NODES`) whose processes asked for a score.
-        processes: (title, node) of every Ray process on the machine at the first score.
+        processes: (title, node) of every Ray process on the machine when a reward worker asked first.
         refused: requests without the key.
     """
 
@@ -123,20 +120,19 @@ class KeyedTrm:
 
     async def _score(self, request: web.Request) -> web.Response:
         body = await request.read()
-        if not self.processes:
-            self.processes = {node for process in psutil.process_iter() if (node := _node_of(process))}
-        asker = await asyncio.to_thread(_process_of, request.transport.get_extra_info("peername")[1])
-        if asker is not None and "RewardLoopWorker" in asker[0]:
-            self.asked_from.add(asker[1])
+        title, node = await asyncio.to_thread(_process_of, request.transport.get_extra_info("peername")[1])
+        if "RewardLoopWorker" in title:  # and not the preflight
+            self.asked_from.add(node)
+            self.processes = self.processes or set(filter(None, map(_node_of, psutil.process_iter())))
         return web.json_response(completion(f"{hashlib.sha256(body).digest()[0] % 11 / 10:.1f}"))
 
 
-def _process_of(port: int) -> tuple[str, str] | None:
-    """Title and node of the process whose socket has this local port."""
+def _process_of(port: int) -> tuple[str, str]:
+    """Title and node of the process whose socket has this local port; two empty texts for one of no node."""
     for connection in psutil.net_connections("tcp"):
         if connection.laddr and connection.laddr.port == port and connection.pid:
-            return _node_of(psutil.Process(connection.pid))
-    return None
+            return _node_of(psutil.Process(connection.pid)) or ("", "")
+    return "", ""
 
 
 def _node_of(process: psutil.Process) -> tuple[str, str] | None:

@@ -9,7 +9,6 @@ from recipe.sophiavl.verl_support import environment
 
 environment.configure()  # before anything imports verl
 
-import os  # noqa: E402
 
 import hydra  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
@@ -38,11 +37,10 @@ def check(config: DictConfig) -> None:
             f"trm.freeze_vision=true with engine.strategy={config.engine.strategy!r}: parameters are frozen one by one "
             "under fsdp2 only. Set engine.strategy=fsdp2, or trm.freeze_vision=false"
         )
-    on_cpu = os.environ.get("VERL_PLATFORM", "").strip().lower() == "cpu"
-    if on_cpu and config.trainer.device != "cpu" and not config.trm.dry_run:
+    if environment.on_cpu() and config.trainer.device != "cpu" and not config.trm.dry_run:
         raise SettingsError(
-            f"trainer.device={config.trainer.device!r}: this machine has no GPU. Add trm_platform=cpu to the command, "
-            "or trm.dry_run=true to check the configuration only"
+            f"trainer.device={config.trainer.device!r}: {environment.why_no_accelerator()} Without one, add "
+            "trm_platform=cpu to the command, or trm.dry_run=true to check the configuration only"
         )
 
 

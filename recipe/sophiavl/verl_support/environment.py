@@ -34,6 +34,17 @@ def accelerator_present(dev: Path = Path("/dev")) -> bool:
     return any(any(dev.glob(pattern)) for pattern in _ACCELERATOR_NODES)
 
 
+def why_no_accelerator(dev: Path = Path("/dev")) -> str:
+    """A sentence about why no accelerator was found, and what to do where there is one all the same."""
+    seen = "no GPU is seen here (/dev/nvidia0, /dev/kfd, /dev/davinci0)."
+    if (dev / "dxg").exists():
+        return f"{seen} This is WSL2, whose GPUs have no such nodes: start with VERL_PLATFORM=nvidia."
+    return (
+        f"{seen} If this is the head of a Ray cluster whose other nodes have GPUs, start with RAY_ADDRESS=HOST:PORT of "
+        "that cluster; if verl should use a GPU that has no such node, with VERL_PLATFORM=nvidia, amd or huawei."
+    )
+
+
 def platform() -> str:
     """What ``VERL_PLATFORM`` says, as verl reads it; "" where it is not set. Nothing else reads this variable."""
     return os.environ.get("VERL_PLATFORM", "").strip().lower()
@@ -59,7 +70,8 @@ def configure() -> bool:
     if not wants_cpu_platform():
         return False
     for name, value in CPU_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+        if not os.environ.get(name, "").strip():
+            os.environ[name] = value
     return True
 
 

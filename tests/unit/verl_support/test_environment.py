@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,35 @@ def test_without_an_accelerator_all_is_set_but_what_the_user_set(monkeypatch: py
     assert environment.configure() is True
     assert environment.os.environ["OMP_NUM_THREADS"] == "4"
     assert environment.os.environ["VERL_PLATFORM"] == "cpu"
+
+
+def test_wsl2_and_a_head_without_a_gpu_are_told_what_to_do(tmp_path: Path) -> None:
+    assert "RAY_ADDRESS=HOST:PORT" in environment.why_no_accelerator(tmp_path)
+    (tmp_path / "dxg").touch()
+    assert "WSL2" in environment.why_no_accelerator(tmp_path)
+    assert "VERL_PLATFORM=nvidia" in environment.why_no_accelerator(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["nvidia", "amd", "huawei"])
+def test_verl_knows_the_platforms_that_the_advice_names(name: str) -> None:
+    from verl.plugin.platform.platform_manager import PlatformRegistry
+
+    assert name in environment.why_no_accelerator(Path("/nowhere"))
+    assert PlatformRegistry.get(name) is not None
+
+
+def test_only_the_environment_reads_the_platform_variable() -> None:
+    recipe = Path(environment.__file__).parents[1]
+    reads = re.compile(r"""environ\b.*["']VERL_PLATFORM["']|getenv\(["']VERL_PLATFORM["']""")
+    places = [path.name for path in recipe.rglob("*.py") if reads.search(path.read_text(encoding="utf-8"))]
+    assert places == ["environment.py"]
+
+
+def test_a_blank_platform_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", " ")
+    monkeypatch.setattr(environment, "accelerator_present", lambda: False)
+    for name in environment.CPU_ENVIRONMENT:  # monkeypatch takes back what it knows of
+        monkeypatch.setenv(name, " ")
+    assert environment.platform() == "", "as verl reads it"
+    assert environment.configure() is True
+    assert environment.on_cpu()
