@@ -33,7 +33,7 @@ from data_preprocess.core.adapter import Draft
 from data_preprocess.core.errors import SourceError
 from data_preprocess.core.published import image_list
 from data_preprocess.core.rl import FieldNames, rl_draft
-from data_preprocess.core.sources import SUFFIXES, HubSource, LocalSource, Source, SourceFile, files_under
+from data_preprocess.core.sources import SUFFIXES, HubSource, LocalSource, Source, SourceFile, files_under, suffix_of
 from data_preprocess.schema import RL_SCHEMA
 
 COLUMNS = tuple(field.name for field in fields(FieldNames))
@@ -168,7 +168,7 @@ def open_source(name: str, image_root: Path | None, hub_split: str) -> Source:
     if image_root is not None and not image_root.is_dir():
         raise SourceError(f"--image-root {image_root}: no such folder")
     if path.is_file():
-        if path.suffix not in SUFFIXES:
+        if suffix_of(path) not in SUFFIXES:
             raise SourceError(f"{path}: not one of {', '.join(SUFFIXES)}")
         return LocalSource(path.parent, (SourceFile(path),), image_root or path.parent)
     if path.is_dir():

@@ -9,7 +9,7 @@ from typing import Any
 from data_preprocess.core import checks
 from data_preprocess.core.errors import Fault, RowError, SourceError
 from data_preprocess.core.images import ImageRef
-from data_preprocess.core.sources import JSON_SUFFIXES, LocalSource, SourceFile, files_under
+from data_preprocess.core.sources import JSON_SUFFIXES, LocalSource, SourceFile, files_under, suffix_of
 
 CATEGORIES = ("Chart", "General", "Knowledge", "Math", "OCR")
 # The published layout first; only without it, the layouts that people unpack to.
@@ -31,7 +31,7 @@ def published_source(name: str, out: Path) -> LocalSource:
         if found := [
             path
             for path in files_under(folder, patterns)
-            if path.suffix in JSON_SUFFIXES and path.name != _HUB_METADATA
+            if suffix_of(path) in JSON_SUFFIXES and path.name != _HUB_METADATA
         ]:
             return LocalSource(folder, tuple(map(SourceFile, found)), folder)
     raise SourceError(f"{folder}: no JSON files in it, in json/ or in {', '.join(CATEGORIES)}")

@@ -6,16 +6,15 @@ that any beginning of the stream (``--limit``) is a mixture of them.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import json
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import ijson
 import pyarrow.parquet as pq
 
 from data_preprocess.core.errors import SourceError
@@ -24,7 +23,12 @@ from data_preprocess.core.parquet import read_rows
 JSON_SUFFIXES = (".json", ".jsonl")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*JSON_SUFFIXES, *_DELIMITERS, ".parquet")
+_PIECE_CHARS = 2**14
+# A longer cell or row is taken for a quote or bracket that was never closed.
 _MAX_CELL_CHARS = 2**24
+_MAX_ROW_CHARS = 2**26
+_SEPARATOR = re.compile(r"\s*([],])")
+_SPACE = re.compile(r"\s*")
 
 
 class RawRow(NamedTuple):
@@ -106,7 +110,7 @@ class LocalSource:
 
     def total_rows(self) -> int | None:
         """Known from the footers if all files are parquet."""
-        if any(file.path.suffix != ".parquet" for file in self.files):
+        if any(suffix_of(file.path) != ".parquet" for file in self.files):
             return None
         return sum(pq.read_metadata(file.path).num_rows for file in self.files)
 
@@ -175,77 +179,123 @@ def in_turns(streams: Iterable[Iterator[RawRow]]) -> Iterator[RawRow]:
             break
 
 
+def suffix_of(path: Path) -> str:
+    """The ending that tells the kind of a file, in small letters."""
+    return path.suffix.lower()
+
+
 def read_file(path: Path) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
     """Rows of a file as (row, None), or (None, reason) for a row that is no JSON object or does not fit its table.
 
     Raises:
         SourceError: not a file of a known kind, or broken so that the rows after the fault cannot be found.
     """
-    if path.suffix == ".parquet":
+    suffix = suffix_of(path)
+    if suffix == ".parquet":
         return ((row, None) for row in read_rows(path))
-    if path.suffix == ".jsonl" or (path.suffix == ".json" and not _is_json_array(path)):
-        return _read_lines(path)
-    if path.suffix == ".json":
-        return _read_array(path)
-    if path.suffix in _DELIMITERS:
-        return _read_table(path, _DELIMITERS[path.suffix])
+    if suffix in JSON_SUFFIXES:
+        return _read_array(path) if suffix == ".json" and _is_json_array(path) else _read_lines(path)
+    if suffix in _DELIMITERS:
+        return _read_table(path, _DELIMITERS[suffix])
     raise SourceError(f"{path}: not one of {', '.join(SUFFIXES)}")
 
 
-def _open_json(path: Path) -> BinaryIO:
-    """The file, after the mark that some editors put before UTF-8."""
-    file = path.open("rb")
-    if file.read(len(codecs.BOM_UTF8)) != codecs.BOM_UTF8:
-        file.seek(0)
-    return file
-
-
 def _is_json_array(path: Path) -> bool:
-    with _open_json(path) as file:
-        while chunk := file.read(4096):
-            if text := chunk.strip():
-                return text.startswith(b"[")
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        while piece := file.read(_PIECE_CHARS):
+            if text := piece.strip():
+                return text.startswith("[")
     raise SourceError(f"{path}: the file is empty")
 
 
 def _read_array(path: Path) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
-    with _open_json(path) as file:
+    """Rows as Python's json reads them, with NaN and integers of any size; a piece of the text in memory at a time."""
+    decoder = json.JSONDecoder()
+    with path.open(encoding="utf-8-sig") as file:
         try:
-            for row in ijson.items(file, "item", use_float=True):
-                yield _as_object(row)
-        except ijson.JSONError as error:
-            raise SourceError(f"{path}: broken JSON before byte {file.tell()}: {error}") from error
+            while not (text := file.read(_PIECE_CHARS)).strip():
+                pass
+            place, before, ended = text.index("[") + 1, 0, False
+            read = 0
+            while not ended:
+                place = _SPACE.match(text, place).end()
+                fault, separator = "no comma or ] after a row", None
+                try:
+                    row, end = decoder.raw_decode(text, place)
+                    separator = _SEPARATOR.match(text, end)
+                except json.JSONDecodeError as error:  # perhaps only cut off by the end of the piece
+                    fault = error.msg
+                if separator is not None:
+                    yield _as_object(row)
+                    place, ended, read = separator.end(), separator[1] == "]", read + 1
+                elif read == 0 and text.startswith("]", place):
+                    place, ended = place + 1, True
+                else:
+                    left = len(text) - place
+                    more = file.read(max(_PIECE_CHARS, left)) if left < _MAX_ROW_CHARS else ""
+                    if not more:
+                        raise SourceError(f"{path}: broken JSON in row {read}, at character {before + place}: {fault}")
+                    text, place, before = text[place:] + more, 0, before + place
+            if (text[place:] + file.read(_PIECE_CHARS)).strip():
+                raise SourceError(f"{path}: broken JSON: something follows the array")
+        except (UnicodeDecodeError, RecursionError) as error:  # not UTF-8, or nested without end
+            raise SourceError(f"{path}: broken JSON: {error}") from error
 
 
 def _read_lines(path: Path) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
-    with _open_json(path) as file:
-        for line in file:
-            if not line.strip():
-                continue
+    with path.open("rb") as file:
+        for number, line in enumerate(file):
             try:
-                row = json.loads(line)
-            except (ValueError, RecursionError) as error:  # broken JSON, not UTF-8, or nested without end
+                if text := line.decode("utf-8-sig").strip():
+                    yield _as_object(json.loads(text))
+            except json.JSONDecodeError as error:
+                if number == 0 and error.pos >= len(text):
+                    raise SourceError(
+                        f"{path}: its first line is the beginning of JSON that goes on: write one row a line, or a "
+                        "list of rows, [{...}, {...}]"
+                    ) from error
                 yield None, f"not JSON: {error}"
-            else:
-                yield _as_object(row)
+            except (ValueError, RecursionError) as error:  # not UTF-8, a number without end, or nested without end
+                yield None, f"not JSON: {error}"
 
 
 def _read_table(path: Path, delimiter: str) -> Iterator[tuple[dict[str, Any] | None, str | None]]:
-    """Rows under a header line, every cell as text; an empty cell is None."""
+    """Rows under a header line, every cell as text; an empty cell is None.
+
+    A quote that is never closed, or closed in the middle of a cell, makes one bad row of the line that it opens on.
+    """
     csv.field_size_limit(_MAX_CELL_CHARS)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, delimiter=delimiter, strict=True)
+        waiting: deque[str] = deque()
+        taken: list[str] = []
+
+        def lines() -> Iterator[str]:
+            while line := waiting.popleft() if waiting else file.readline():
+                taken.append(line)
+                yield line
+
         try:
-            header = next(lines, [])
+            header = next(csv.reader(lines(), delimiter=delimiter, strict=True), [])
             if not header or len(set(header)) < len(header):
                 raise SourceError(f"{path}: the first line must name the columns, each with a name of its own")
-            for cells in filter(None, lines):
+            rows = csv.reader(lines(), delimiter=delimiter, strict=True)
+            while True:
+                taken.clear()
+                try:
+                    cells = next(rows, None)
+                except csv.Error as error:
+                    yield None, f"badly quoted: {error}: {taken[0][:80]!r}"
+                    waiting.extendleft(reversed(taken[1:]))
+                    rows = csv.reader(lines(), delimiter=delimiter, strict=True)
+                    continue
+                if cells is None:
+                    return
                 if len(cells) == len(header):
                     yield {name: cell or None for name, cell in zip(header, cells, strict=True)}, None
-                else:
+                elif cells:
                     yield None, f"has {len(cells)} cells, the header has {len(header)}"
         except (csv.Error, UnicodeDecodeError) as error:
-            raise SourceError(f"{path}: broken after line {lines.line_num}: {error}") from error
+            raise SourceError(f"{path}: cannot be read as text in UTF-8 with a header: {error}") from error
 
 
 def _as_object(row: Any) -> tuple[dict[str, Any] | None, str | None]:
@@ -255,4 +305,4 @@ def _as_object(row: Any) -> tuple[dict[str, Any] | None, str | None]:
 def files_under(folder: Path, patterns: Sequence[str]) -> list[Path]:
     """Files of known kinds that match any of the glob `patterns` in `folder`, sorted, each once."""
     found = {path for pattern in patterns for path in folder.glob(pattern)}
-    return sorted(path for path in found if path.is_file() and path.suffix in SUFFIXES)
+    return sorted(path for path in found if path.is_file() and suffix_of(path) in SUFFIXES)

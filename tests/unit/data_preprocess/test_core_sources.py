@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from data_preprocess.core import sources
 from data_preprocess.core.errors import SourceError
 from data_preprocess.core.sources import HubSource, LocalSource, SourceFile, files_under, read_file
 
@@ -45,7 +46,12 @@ def test_json_lines_under_the_name_json(tmp_path: Path) -> None:
         ("a.xls", b"a,b"),
         ("a.csv", b""),
         ("a.csv", b"a,a\n1,2"),
-        ("a.csv", b'a,b\n1,"2'),
+        ("a.csv", b'"a,b\n1,2'),
+        ("a.json", b'[{"a": 1} {"a": 2}]'),
+        ("a.json", b'[{"a": 1}] 2'),
+        ("a.json", b'[{"a": 1},]'),
+        ("a.json", b'[{"a": "\xff"}]'),
+        ("a.json", b"[" * 100_000),
         ("a.tsv", b"a\tb\n1\t\xff"),
     ],
 )
@@ -66,6 +72,50 @@ def test_tables_of_text(tmp_path: Path, name: str, delimiter: str) -> None:
         (None, "has 3 cells, the header has 2"),
         ({"a": "5", "b": "é"}, None),
     ]
+
+
+@pytest.mark.parametrize("piece", [1, 2, 3, 5, 8, 100_000])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_a_json_array_with_what_only_python_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int, indent: int | None
+) -> None:
+    """Wherever the pieces end that the file is read in."""
+    monkeypatch.setattr(sources, "_PIECE_CHARS", piece)
+    rows = [{"a": float("inf"), "b": 2**70}, 12345, {"a": [{"b": "]"}]}, {}]
+    (tmp_path / "a.json").write_text("\n\n" + json.dumps(rows, indent=indent))
+    (tmp_path / "nan.json").write_text('[{"a": NaN}, {"a": 1}]')
+    (tmp_path / "empty.json").write_text(" [  ] \n")
+    assert [fields for fields, _ in read_file(tmp_path / "a.json")] == [rows[0], None, *rows[2:]]
+    nan, one = (fields for fields, _ in read_file(tmp_path / "nan.json"))
+    assert nan["a"] != nan["a"]
+    assert one == {"a": 1}
+    assert list(read_file(tmp_path / "empty.json")) == []
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
+@pytest.mark.parametrize("rows", [ROWS[0], {"data": ROWS}])
+def test_an_object_over_several_lines_is_told_in_one_sentence(tmp_path: Path, name: str, rows: dict) -> None:
+    (tmp_path / name).write_text(json.dumps(rows, indent=2))
+    with pytest.raises(SourceError, match=rf"{name}: its first line is the beginning of JSON that goes on"):
+        list(read_file(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["A.JSON", "A.JSONL", "A.Parquet"])
+def test_endings_in_capital_letters(tmp_path: Path, name: str) -> None:
+    write(tmp_path / name.lower()).rename(tmp_path / name)
+    assert [fields for fields, _ in read_file(tmp_path / name)] == ROWS
+    assert files_under(tmp_path, ["*"]) == [tmp_path / name]
+    known = LocalSource(tmp_path, (SourceFile(tmp_path / name),), tmp_path).total_rows()
+    assert known == (100 if name == "A.Parquet" else None)
+
+
+@pytest.mark.parametrize("bad", ['2,"a"b', '2,"never closed'])
+def test_one_badly_quoted_row_of_a_table_is_one_bad_row(tmp_path: Path, bad: str) -> None:
+    (tmp_path / "a.csv").write_text("\n".join(["a,b", '1,"two\nlines"', bad, "3,c", bad, "4,d", bad]))
+    rows = list(read_file(tmp_path / "a.csv"))
+    good = [{"a": "1", "b": "two\nlines"}, None, {"a": "3", "b": "c"}, None, {"a": "4", "b": "d"}, None]
+    assert [fields for fields, _ in rows] == good
+    assert all(error.startswith("badly quoted: ") and bad in error for fields, error in rows if fields is None)
 
 
 @pytest.mark.parametrize("name", ["a.json", "a.jsonl"])
