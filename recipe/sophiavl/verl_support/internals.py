@@ -55,7 +55,10 @@ EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "verl.plugin.platform": (("get_platform", "tells which platform verl runs on"),),
     "verl.utils.tensordict_utils": (("maybe_fix_3d_position_ids", "is replaced by repairs"),),
-    "verl.models.transformers.qwen2_vl": (("_get_input_embeds", "is wrapped by repairs"),),
+    "verl.models.transformers.qwen2_vl": (
+        ("_get_input_embeds", "is wrapped by repairs"),
+        ("unpack_visual_output", "reads what a vision tower returns, for repairs"),
+    ),
     "transfer_queue": (("kv_batch_get", "reads a batch's fields"), ("kv_batch_put", "writes a batch's fields")),
 }
 

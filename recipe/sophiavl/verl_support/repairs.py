@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
 from typing import Any
 
 import torch
@@ -42,45 +45,34 @@ def fix_3d_position_ids(data: TensorDict) -> None:
     )
 
 
-def text_only_input_embeds(model: Any, input_ids: torch.Tensor, unpack_visual_output: Any) -> torch.Tensor:
-    """Embeddings of a micro-batch without any image, with the vision tower taking part in the graph at weight zero.
+class PlainVision:
+    """A model whose vision tower returns its embeddings as a tensor; everything else is the model's own.
 
-    All FSDP ranks must run the same modules, so verl runs the vision tower on one dummy patch grid and adds 0 times its
-    output; the language model's input is unchanged. verl 0.9.1 takes ``.mean()`` of what ``model.visual`` returns,
-    which is a ``BaseModelOutputWithPooling`` since transformers 5.
-
-    Args:
-        model: a Qwen2-VL or Qwen2.5-VL inner model.
-        input_ids: token ids, any shape (..., L), int64.
-        unpack_visual_output: verl's own helper that returns (embeddings, deepstack) for either return type.
-
-    Returns:
-        (..., L, hidden) embeddings, equal to the token embeddings.
+    For a micro-batch without images verl runs the vision tower on blank patches and adds 0 times the mean of its
+    output, so that all FSDP ranks run the same modules (``verl/models/transformers/qwen2_vl.py``). It takes the mean of
+    what ``visual`` returns, which since transformers 5 is a ``BaseModelOutputWithPooling`` and has none.
     """
-    embeds = model.get_input_embeddings()(input_ids)
-    vision = model.config.vision_config
-    patch_dim = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-    pixels = torch.zeros((16, patch_dim), dtype=model.visual.dtype, device=embeds.device)
-    grid = torch.tensor([[1, 4, 4]], dtype=torch.long, device=embeds.device)
-    image_embeds, _ = unpack_visual_output(model.visual(pixels, grid_thw=grid))
-    return embeds + 0.0 * image_embeds.mean().to(embeds.dtype)
+
+    def __init__(self, model: Any, unpack: Callable[[Any], tuple[torch.Tensor, Any]]) -> None:
+        self._model, self._unpack = model, unpack
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def visual(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        embeddings, _ = self._unpack(self._model.visual(*args, **kwargs))
+        return embeddings
 
 
 def _fix_text_only_batches(qwen2_vl: Any) -> None:
-    with_images = qwen2_vl._get_input_embeds
+    original = qwen2_vl._get_input_embeds
 
-    def get_input_embeds(
-        model: Any,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        pixel_values: torch.Tensor | None = None,
-        pixel_values_videos: torch.Tensor | None = None,
-        *grids: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if pixel_values is None and pixel_values_videos is None:
-            mask = None if attention_mask is None else attention_mask.to(input_ids.device)
-            return text_only_input_embeds(model, input_ids, qwen2_vl.unpack_visual_output), mask
-        return with_images(model, input_ids, attention_mask, pixel_values, pixel_values_videos, *grids)
+    @wraps(original)
+    def get_input_embeds(model: Any, *args: Any, **kwargs: Any) -> Any:
+        given = signature(original).bind(model, *args, **kwargs).arguments
+        if given.get("pixel_values") is None and given.get("pixel_values_videos") is None:
+            model = PlainVision(model, qwen2_vl.unpack_visual_output)
+        return original(model, *args, **kwargs)
 
     qwen2_vl._get_input_embeds = get_input_embeds
 
