@@ -17,12 +17,12 @@ from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
+from recipe.sophiavl.cluster import nodes_of_reward_workers, preflight_on
 from recipe.sophiavl.guards import Guards
 from recipe.sophiavl.metrics import missing_counts, reward_metrics
 from recipe.sophiavl.reward_manager import VALIDATION_FIELD, ThinkingRewardManager
 from recipe.sophiavl.rl_dataset import SophiaVLDataset
 from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
-from recipe.sophiavl.trm.preflight import run_preflight
 from recipe.sophiavl.trust_grpo import GroupRewards
 from recipe.sophiavl.validation import SettingsError
 from recipe.sophiavl.verl_support import internals
@@ -40,7 +40,8 @@ class TrustGRPOMixin:
         self.settings = ThinkingRewardSettings.from_config(config.thinking_reward)
         self.engine_settings = EngineSettings.from_config(config.sophiavl)
         super().__init__(config)
-        self.replay_buffer.poll_interval = self.engine_settings.replay_poll_interval_s
+        if self.trainer_mode != "separate_async":  # there verl also takes it for the wait that counts as idle
+            self.replay_buffer.poll_interval = self.engine_settings.replay_poll_interval_s
         self._dump_fields: dict[str, dict[str, Any]] = {}
         self._saved_step: int | None = None
         self._stop: RuntimeError | None = None
@@ -62,7 +63,8 @@ class TrustGRPOMixin:
         self._guards = Guards(self.settings, self.engine_settings, self.total_training_steps)
         if self.settings.needs_verl_hosting and self.settings.preflight and self.get_reward_handles() is not None:
             address = self.reward_loop_manager.reward_router_address
-            run_preflight(self.settings.client_settings(address, self.config.reward.reward_model.model_path))
+            settings = self.settings.client_settings(address, self.config.reward.reward_model.model_path)
+            preflight_on(nodes_of_reward_workers(self.config), settings, {})
 
     def fit(self, agent_loop_manager: Any) -> None:
         super().fit(agent_loop_manager)
