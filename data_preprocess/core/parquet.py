@@ -12,6 +12,8 @@ import pyarrow.parquet as pq
 
 from data_preprocess.core.errors import SourceError
 
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+"""An encoded image in a row: its file's content; a path only where that is null."""
 _BATCH_ROWS = 64
 _READ_BUFFER_BYTES = 2**20
 

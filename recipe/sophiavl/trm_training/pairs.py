@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 
 from data_preprocess.core.errors import SourceError
 from data_preprocess.core.files import replacing
-from data_preprocess.core.parquet import read_rows
-from data_preprocess.schema import THINKING_SCHEMA
+from data_preprocess.core.parquet import IMAGE, read_rows
 from recipe.sophiavl.trm.questions import digest_of
 
 PAIR_SCHEMA = pa.schema(
@@ -30,7 +29,7 @@ PAIR_SCHEMA = pa.schema(
         ("data_source", pa.string()),
         # as the TRM is asked: the question, then its options, one a line
         ("question", pa.string()),
-        THINKING_SCHEMA.field("images"),
+        ("images", pa.list_(IMAGE)),
         ("problem_type", pa.string()),
         ("response", pa.string()),
         # the text inside <think>
