@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from data_preprocess.schema import RL_SCHEMA, labelled_options, rl_row
+from data_preprocess.schema import RL_SCHEMA, rl_row
+from reward_score.option_labels import labelled_options
 
 DATA_SOURCE = "easy_vqa"
 COLORS = ("black", "blue", "brown", "gray", "green", "red", "teal", "yellow")

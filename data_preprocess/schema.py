@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from string import ascii_uppercase
 from typing import Any
 
 import pyarrow as pa
+
+from data_preprocess.core.parquet import IMAGE
+from reward_score.option_labels import labelled_options
 
 SYSTEM_PROMPT = (
     "Reason about the question first, then answer. Write the reasoning between <think> and </think> "
     "and after it only the final answer between <answer> and </answer>."
 )
 
-_IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _MESSAGE = pa.struct([("role", pa.string()), ("content", pa.string())])
 
 RL_SCHEMA = pa.schema(
     [
         ("data_source", pa.string()),
         ("prompt", pa.list_(_MESSAGE)),
-        ("images", pa.list_(_IMAGE)),
+        ("images", pa.list_(IMAGE)),
         ("ability", pa.string()),
         ("reward_model", pa.struct([("style", pa.string()), ("ground_truth", pa.string())])),
         (
@@ -44,7 +45,7 @@ THINKING_SCHEMA = pa.schema(
     [
         ("data_source", pa.string()),
         ("question", pa.string()),
-        ("images", pa.list_(_IMAGE)),
+        ("images", pa.list_(IMAGE)),
         ("thinking", pa.string()),
         ("score", pa.float64()),
         ("split", pa.string()),
@@ -55,16 +56,6 @@ THINKING_SCHEMA = pa.schema(
 
 The prompt is not part of it: the training side renders these columns with the template that also serves.
 """
-
-
-def labelled_options(options: Sequence[str]) -> list[str]:
-    """Options as ``A. text`` lines; options that already carry their letter stay as they are."""
-    labelled = []
-    for letter, option in zip(ascii_uppercase, options, strict=False):
-        text = option.strip()
-        has_letter = text.startswith((f"{letter}.", f"{letter})", f"({letter})", f"{letter}:"))
-        labelled.append(text if has_letter else f"{letter}. {text}")
-    return labelled
 
 
 def rl_row(

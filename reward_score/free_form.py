@@ -14,15 +14,28 @@ from rouge_score.tokenizers import Tokenizer
 from reward_score.text import UNSPACED, normalise, strip_dollars, words
 
 _STEMMER = PorterStemmer()
-_HAS_LETTERS = re.compile(rf"[^\W\d_]{{2}}|[{UNSPACED}]")
+_UNSPACED = re.compile(f"[{UNSPACED}]")
+_HAS_DIGIT = re.compile(r"\d")
+_PUNCTUATION = ".,;:!?\"'()[]"
 
 
 class UnicodeTokenizer(Tokenizer):
     """rouge-score's tokenizer with stemming, for every script: its own one drops whatever is not ASCII."""
 
     def tokenize(self, text: str) -> list[str]:
-        """Lower-case words (see :func:`reward_score.text.words`), the ASCII ones of over 3 letters Porter-stemmed."""
-        return [_stem(word) if len(word) > 3 and word.isascii() else word for word in words(text)]
+        """Lower-case words (see :func:`reward_score.text.words`), the ASCII ones of over 3 letters Porter-stemmed.
+
+        What has a digit, or no two letters, is one token with its signs: ``-5``, ``3.5``, ``c++``, ``1/2``.
+        """
+        tokens: list[str] = []
+        for chunk in normalise(text).lower().split():
+            found = words(chunk)
+            symbols = _HAS_DIGIT.search(chunk) or not any(map(_is_word, found))
+            if found and symbols and not _UNSPACED.search(chunk):
+                tokens.append(chunk.strip(_PUNCTUATION) or chunk)
+            else:
+                tokens += [_stem(word) if len(word) > 3 and word.isascii() else word for word in found]
+        return tokens
 
 
 _TOKENIZER = UnicodeTokenizer()
@@ -32,10 +45,10 @@ _ROUGE_N = RougeScorer(["rouge1", "rouge2"], tokenizer=_TOKENIZER)
 def score_free_form(answer: str, truth: str) -> float:
     """Reward of a free-form answer.
 
-    Case, punctuation and word endings (Porter stemmer, as in the published code) do not count. A truth of one word has
-    no bigrams: ROUGE-2 is undefined and left out of the mean, so that the right word scores 1. A truth without a word
-    of two letters (``-5``, ``C++``, ``x²``, ``1/2``, ``?!``) must be met exactly, but for a full stop: what ROUGE
-    drops is what it says.
+    Case, punctuation and word endings (Porter stemmer, as in the published code) do not count; the signs of numbers and
+    of single letters do. A truth of one word has no bigrams: ROUGE-2 is undefined and left out of the mean, so that the
+    right word scores 1. A truth without a word of two letters (``-5``, ``C++``, ``x²``, ``1/2``, ``?!``) must be met
+    exactly, but for a full stop: what ROUGE drops is what it says.
 
     Args:
         answer: text of the answer.
@@ -46,7 +59,7 @@ def score_free_form(answer: str, truth: str) -> float:
     """
     truth, answer = strip_dollars(truth), strip_dollars(answer)
     reference, hypothesis = _TOKENIZER.tokenize(truth), _TOKENIZER.tokenize(answer)
-    if not any(_HAS_LETTERS.search(word) for word in reference):
+    if not any(map(_is_word, reference)):
         return float(_without_stop(answer) == _without_stop(truth))
     if not hypothesis:
         return 0.0
@@ -55,6 +68,10 @@ def score_free_form(answer: str, truth: str) -> float:
     if len(reference) > 1:
         scores.append(rouge_n["rouge2"].fmeasure)
     return sum(scores) / len(scores)
+
+
+def _is_word(token: str) -> bool:
+    return sum(map(str.isalpha, token)) > 1 or _UNSPACED.search(token) is not None
 
 
 def _without_stop(text: str) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 # As in numerical.py: right to 6 decimals, or digits below 1.
 _ROUNDING = 1e-6
+_NOTHING = 1e-100  # what the library can't tell from 0
 
 
 class _TimeUp(BaseException):
@@ -51,7 +52,7 @@ def _is_number(expression: object) -> bool:
 
 def _same_number(answer: Any, truth: Any, tolerance: float) -> bool:
     difference, size, true_size = (abs(value.evalf(20)) for value in (answer - truth, answer, truth))
-    return bool(difference <= max(_ROUNDING * min(1, max(size, true_size)), tolerance * true_size))
+    return bool(difference <= max(_NOTHING, _ROUNDING * min(1, max(size, true_size)), tolerance * true_size))
 
 
 def main(cpu_seconds: float, memory_bytes: int) -> None:

@@ -31,6 +31,7 @@ _TO_LATEX = tuple(
         (r"(?:√|(?<![\\A-Za-z])sqrt)\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"(?:√|(?<![\\A-Za-z])sqrt)\s*(\d+(?:\.\d+)?|[A-Za-z])", r"\\sqrt{\1}"),
         (r"(?<![\\A-Za-z])(sin|cos|tan|cot|log|ln|exp)(?![A-Za-z])", r"\\\1 "),
+        (r"\^\s*(-?\d+)(?![\d.])", r"^{\1}"),
         (r"≤", r"\\le "),
         (r"≥", r"\\ge "),
         (r"≠", r"\\ne "),
@@ -43,15 +44,16 @@ _COMMANDS = (
 _COMMANDS += " arcsin arccos arctan"
 _GREEK = "alpha beta gamma delta theta lambda mu rho sigma tau phi varphi omega"
 _COMMAND = re.compile(rf"\\(?:{'|'.join([*_COMMANDS.split(), *_GREEK.split()])})(?![A-Za-z])")
-_KNOWN = re.compile(rf"(?:{_COMMAND.pattern}|[\dA-Za-z\s.+\-/^_{{}}()|!<>=]|\[\d\])*", re.ASCII)
+_KNOWN = re.compile(rf"(?:{_COMMAND.pattern}|[\dA-Za-z\s.+\-/^_{{}}()|!<>=]|(?<=\\sqrt)\[\d\])*", re.ASCII)
 _NOT_SENT = re.compile(
     r"\d\.\d*\.\d|(?<!\d)\.(?!\d)|\d\.(?!\d)"  # 1.2.3, which the library takes for a product
     r"|\d{40}"  # endless digits
     r"|(?<![\d.])0\d|(?<!\d)(?:1[5-9]|20)\d\d-\d\d?-\d\d?(?!\d)|\d+/\d+/\d{4}"  # 007, dates
-    r"|[\d)}]\s+[\d.]|[\d.]\s*\(\s*[-+]?[\d.]|\)\s*\d"  # 2 3, 2(3)
+    r"|[\d)}]\s*_|\d\s+[\d.]|[)}]\s*[\d.]|[\d.]\s*\(\s*[-+]?[\d.]|[+-]\s*[+-]"  # 5_2, 2 3, (2)3, 2(3), --5
     r"|\d{4}!|[^\d]!|!\s*!"  # large and repeated factorials, or of what is no number
     r"|\\binom(?!\s*\{\d{1,3}\}\s*\{\d{1,3}\})"
 )
+_BASE = re.compile(r"log\s*_\s*(?:\{\s*\w+\s*\}|\w)\s*")
 # One exponent: a short number or fraction, degrees, or something with a letter; no powers in it.
 _EXPONENT = re.compile(
     r"\^\s*(?:\{?\(?\s*[+-]?(?P<whole>\d+)(?:\.\d{1,6}|/\d{1,3})?\s*\)?\}?(?!\d)"
@@ -87,7 +89,9 @@ def same_formula(answer: str, truth: str, tolerance: float = 0.0) -> bool:
 
 
 def _is_sent(text: str) -> bool:
-    if not text or len(text) > _MAX_CHARS or not _KNOWN.fullmatch(text) or _NOT_SENT.search(text):
+    if not text or len(text) > _MAX_CHARS or not _KNOWN.fullmatch(text) or _NOT_SENT.search(_BASE.sub("log ", text)):
+        return False
+    if re.search(r"[A-Za-z]\s*\d", _COMMAND.sub("|", text)):  # x1, which the library takes for x
         return False
     depth = deepest = 0
     for character in text:

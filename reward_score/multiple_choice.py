@@ -20,7 +20,7 @@ _BOLD = re.compile(r"(?<!\S)\*\*(?=\S)([^*]*)(?<=\S)\*\*(?=[\s.,:;)]|$)")
 _WRAPPERS = tuple(re.compile(p, re.DOTALL) for p in (r"\\boxed\s*\{(.*)\}", r"'([^']*)'", r'"([^"]*)"', r"`([^`]*)`"))
 _NESTED_WRAPPERS = 3
 _LETTER = re.compile(r"\(([A-Za-z])\)[.:]?|\[([A-Za-z])\]|([A-Za-z])[).:]?")
-_SPACED_LETTER = re.compile(r"([A-Za-z])[\s,-]+(\S.*)", re.DOTALL)
+_SPACED_LETTER = re.compile(r"([A-Za-z])[\s,-]+(\S{2}.*|[^\sA-Za-z])", re.DOTALL)
 _GLUED = re.compile(r"(?=[A-H]{2,})A?B?C?D?E?F?G?H?")  # rising, each at most once
 # Without the options, glued letters that are words are taken for words.
 _GLUED_WORDS = ("ACE", "AD", "AH", "BE", "BEG", "EH")
@@ -100,7 +100,7 @@ def _read_set(text: str, texts: Texts) -> frozenset[str] | None:
     for form in dict.fromkeys((text.strip(), plain, body, body.rstrip(" ?!"))):
         single = _read_one(form, texts)
         if single is not None:
-            return frozenset({single})
+            return frozenset({single}) if single else None
     several = _read_list(body, texts)
     if several is None and not texts:
         single = _read_unknown(body)
@@ -109,15 +109,20 @@ def _read_set(text: str, texts: Texts) -> frozenset[str] | None:
 
 
 def _read_one(text: str, texts: Texts) -> str | None:
-    """A lone letter, an option's text, or both. The letter goes first, for options that are letters themselves."""
+    """A lone letter, an option's text, or both. The letter goes first, for options that are letters themselves.
+
+    Returns:
+        The letter; "" for a text of several options, or a letter with another option's text; None for anything else.
+    """
     match = _LETTER.fullmatch(text)
     letter = _known(match[1] or match[2] or match[3], texts) if match else None
-    letter = letter or _option_with(text, texts)
+    if letter is None:
+        letter = _option_with(text, texts)
     if letter is None and texts:
         label = split_label(text) or ((match := _SPACED_LETTER.fullmatch(text)) and match.groups())
         letter = _known(label[0], texts) if label else None
-        if letter and _option_with(label[1], texts) != letter:
-            return None
+        named = _option_with(label[1], texts) if label and letter else None
+        return letter if named == letter else named and ""
     return letter
 
 
@@ -132,12 +137,12 @@ def _known(letter: str, texts: Texts) -> str | None:
 
 
 def _option_with(text: str, texts: Texts) -> str | None:
-    """The letter of the option with this text: compared exactly first, then in ever plainer forms."""
+    """The letter of the option with this text: compared exactly first, then in ever plainer forms; "" for several."""
     for form in _FORMS:
         wanted = form(text)
         same = [letter for letter, option in texts.items() if option and form(option) == wanted]
         if same:
-            return same[0] if len({_as_written(texts[letter]) for letter in same}) == 1 else None
+            return same[0] if len({_as_written(texts[letter]) for letter in same}) == 1 else ""
     return None
 
 
@@ -154,6 +159,4 @@ def _read_list(text: str, texts: Texts) -> frozenset[str] | None:
     else:
         parts = [part for part in _SEPARATOR.split(text) if part]
     letters = [_read_one(part, texts) or (None if texts else _read_unknown(part)) for part in parts]
-    if len(letters) < 2 or None in letters:
-        return None
-    return frozenset(letter for letter in letters if letter)
+    return frozenset(letter for letter in letters if letter) if len(letters) > 1 and all(letters) else None

@@ -9,7 +9,7 @@ from fractions import Fraction
 from reward_score.maths import same_formula
 from reward_score.plain_number import PlainNumber, clean_number_text, read_plain_number, split_sides
 from reward_score.settings import DEFAULT_SETTINGS, OutcomeSettings
-from reward_score.units import conversions
+from reward_score.units import Unit, conversions, read_unit
 
 # A number with 6 right decimals (or digits, below 1) is right: 0.333333 for 1/3, 0.30000000000000004 for 0.3.
 _ROUNDING = Fraction(1, 10**6)
@@ -20,7 +20,9 @@ _MAX_PARTS = 20
 _DECIMAL_PLACES = 20
 _IDLE_SPACE = re.compile(r"(?<!\d) | (?!\d)")  # not the one of "1 1/2"
 _NAN = re.compile(r"[+-]?nan", re.IGNORECASE)
-_COMMA = re.compile(r",(?!\d{3}(?!\d))|,(?=\s)")  # not the one of 1,000
+_COMMA = re.compile(r",(?!(?:\d{2},)*\d{3}(?!\d))")  # not the one of 1,000, or 1,00,000
+# A formula and its unit, of two letters at least: in \pi r^2 h, the height is no hour.
+_WITH_UNIT = re.compile(r"(.*(?:[\d)}π]|\\pi))(\s*°|\s+[A-Za-z]{2}.*)", re.DOTALL)
 _BRACKETS = re.compile(r"(\(|\[|\\\{)(.*)(\)|\]|\\\})", re.DOTALL)
 
 
@@ -104,12 +106,15 @@ def _same_side(answer: str, truth: str, settings: OutcomeSettings) -> bool:
         return (opening, closing) == (true_opening, true_closing) and _same_parts(
             parts, true_parts, settings, ordered=ordered
         )
-    if settings.require_unit and any(found and found.unit for found in (number, true_number)):
-        return False
-    return same_formula(_formula(answer, number), _formula(truth, true_number), settings.tolerance)
+    (formula, unit), (true_formula, true_unit) = _formula(answer, number), _formula(truth, true_number)
+    return Fraction(1) in conversions(unit, true_unit, required=settings.require_unit) and same_formula(
+        formula, true_formula, settings.tolerance
+    )
 
 
 def _same_number(answer: PlainNumber, truth: PlainNumber, settings: OutcomeSettings) -> bool:
+    if (answer.percent and not answer.unit and truth.unit) or (truth.percent and not truth.unit and answer.unit):
+        return False
     values, truths = {answer.value}, {truth.value}
     if settings.strict_percent or answer.percent != truth.percent:
         values = _percent_values(answer, settings)
@@ -152,12 +157,14 @@ def _read_brackets(text: str) -> tuple[str, list[str] | None, str]:
     return (match[1], parts, match[3]) if match and parts and len(parts) > 1 else ("", None, "")
 
 
-def _formula(text: str, number: PlainNumber | None) -> str:
-    """The text for the library; a plain number without its name and unit, which the library may not know."""
+def _formula(text: str, number: PlainNumber | None) -> tuple[str, Unit | None]:
+    """The text for the library, and its unit, which the library may not know."""
     if number is None:
-        return text
+        match = _WITH_UNIT.fullmatch(text)
+        unit = read_unit(match[2]) if match else None
+        return (match[1], unit) if match and unit else (text, None)
     value = number.value / 100 if number.percent else number.value
     # The library rounds decimals and keeps fractions exact: 1.414214 is the square root of 2, 7/5 is not.
     if 10**_DECIMAL_PLACES % value.denominator == 0:
-        return format(Decimal(value.numerator) / Decimal(value.denominator), "f")
-    return f"\\frac{{{value.numerator}}}{{{value.denominator}}}"
+        return format(Decimal(value.numerator) / Decimal(value.denominator), "f"), number.unit
+    return f"\\frac{{{value.numerator}}}{{{value.denominator}}}", number.unit

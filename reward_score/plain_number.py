@@ -21,7 +21,7 @@ _VULGAR_FRACTION = re.compile("[¼½¾⅐-⅞]")
 _BRACED = r"\{[^{}]*\}"
 for _ in range(2):
     _BRACED = rf"\{{(?:[^{{}}]|{_BRACED})*\}}"
-_BOXED = re.compile(rf"\\f?boxed\s*({_BRACED})")
+_BOXED = re.compile(rf"\\(?:boxed|fbox)\s*({_BRACED})")
 _WRAPPERS = (re.compile(r"\\\((.*)\\\)", re.DOTALL), re.compile(r"\\\[(.*)\\\]", re.DOTALL))
 _WRAPPERS += (re.compile(r"\*\*([^*]*)\*\*"), re.compile(r"\(([^(),]*)\)"))
 _TEXT_COMMAND = re.compile(r"\\(?:text|textbf|textrm|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")

@@ -13,35 +13,35 @@ from itertools import product
 
 # Dimension, factor to the dimension's first unit, symbols (case counts), prefixes that they take, words (singular).
 _UNITS = (
-    ("length", "1", "m", "nµmcdk", "meter metre"),
+    ("length", "1", "m", "nμmcdk", "meter metre"),
     ("length", "1000", "kms", "", ""),
     ("length", "0.0254", "in", "", "inch"),
     ("length", "0.3048", "ft", "", "foot"),
     ("length", "0.9144", "yd", "", "yard"),
     ("length", "1609.344", "mi", "", "mile"),
-    ("length*3", "0.001", "L l", "µmcd", "liter litre"),
+    ("length*3", "0.001", "L l", "μmcd", "liter litre"),
     ("length*3", "0.003785411784", "gal", "", "gallon"),
     ("length*2", "10000", "ha", "", "hectare"),
     ("length*2", "4046.8564224", "", "", "acre"),
     ("length/time", "0.44704", "mph", "", ""),
-    ("mass", "1", "g", "µmk", "gram gramme"),
+    ("mass", "1", "g", "μmk", "gram gramme"),
     ("mass", "1000", "kgs", "", ""),
     ("mass", "1000000", "t", "", "tonne"),
     ("mass", "453.59237", "lb lbs", "", "pound"),
     ("mass", "28.349523125", "oz", "", "ounce"),
-    ("time", "1", "s", "nµm", "second sec"),
+    ("time", "1", "s", "nμm", "second sec"),
     ("time", "60", "", "", "minute min"),
     ("time", "3600", "h", "", "hour hr"),
     ("time", "86400", "d", "", "day"),
     ("time", "604800", "wk", "", "week"),
     ("months", "1", "", "", "month"),
     ("months", "12", "", "", "year yr"),
-    ("current", "1", "A", "µmk", "ampere amp"),
-    ("voltage", "1", "V", "mk", "volt"),
+    ("current", "1", "A", "μmk", "ampere amp"),
+    ("voltage", "1", "V", "μmk", "volt"),
     ("resistance", "1", "Ω", "kM", "ohm"),
-    ("charge", "1", "C", "nµm", "coulomb"),
-    ("capacitance", "1", "F", "nµm", "farad"),
-    ("power", "1", "W", "mkMG", "watt"),
+    ("charge", "1", "C", "nμm", "coulomb"),
+    ("capacitance", "1", "F", "nμm", "farad"),
+    ("power", "1", "W", "μmkMG", "watt"),
     ("energy", "1", "J", "mkM", "joule"),
     ("energy", "3600", "Wh", "kM", ""),
     ("energy", "4.184", "cal", "k", "calorie"),
@@ -69,7 +69,7 @@ _UNITS = (
 )
 _PREFIXES = {
     "n": ("nano", -9),
-    "µ": ("micro", -6),
+    "μ": ("micro", -6),
     "m": ("milli", -3),
     "c": ("centi", -2),
     "d": ("deci", -1),
@@ -79,7 +79,6 @@ _PREFIXES = {
     "T": ("tera", 12),
 }
 _PLURALS = {"inch": "inches", "foot": "feet", "hertz": "hertz"}
-_SPELLINGS = {"μ": "µ", "Ω": "Ω", "℃": "°C", "℉": "°F", "\\%": "%"}  # Greek mu for micro, ohm sign for omega
 
 # A known unit: exponents of its dimensions, sorted, and its factor.
 Measure = tuple[tuple[tuple[str, int], ...], Fraction]
@@ -90,21 +89,21 @@ Unit = frozenset[Measure] | frozenset[str]
 _NOT_NOUNS_TEXT = """
 zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
 eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion trillion
-quadrillion dozen gross score lakh crore mil mille tausend millionen milliarden mio mrd mln bn tn thou grand
-half halves quarter third fifth ninth twelfth eighth twentieth first second once twice thrice double triple
-quadruple single couple pair few several many some any all both
-square cube squared cubed power powers exponent exponential factorial root roots inverse inverted reciprocal negated
-negative positive opposite complement doubled tripled quadrupled halved fold times plus minus over divided multiplied
-added subtracted increased decreased reduced raised rounded modulo mod base binary octal hex hexadecimal decimal
-decimals repeating recurring bar overline point dot comma percent percentage permille ppm basis remainder absolute
-pi tau euler infinity sin cos tan cot sec csc log ln exp sqrt sinh cosh tanh arcsin arccos arctan max min lim sum
-below above under less fewer more least most than exactly except excluding without with short shy beyond before
-after from to through until between among by and or nor not no non never none neither either else instead rather
-versus vs but if unless though although however is are was were be been being am isn wasn aren has have had do
-does did will would could should may might must can cannot wrong incorrect false untrue invalid null nil nothing
-right correct true maybe perhaps possibly probably likely alternatively otherwise equals equal greater larger
-smaller higher lower different unlike of off out up down into it this that these those which what who they he
-she we you the an answer option choice ish approx approximately about roughly nearly almost
+quadrillion dozen gross score lakh crore mil mille tausend millionen milliarden mio mrd mln bn tn thou grand half
+halves quarter third fifth ninth twelfth eighth twentieth first second once twice thrice double triple quadruple
+single couple pair few several many some any all both square cube squared cubed sq cubic cu power powers exponent
+exponential factorial root roots inverse inverted reciprocal negated negative positive opposite complement doubled
+tripled quadrupled halved fold times plus minus over divided multiplied added subtracted increased decreased reduced
+raised rounded modulo mod base binary octal hex hexadecimal decimal decimals repeating recurring bar overline point
+dot comma percent percentage permille permil ppm pip bp bps basis remainder absolute pi tau euler infinity sin cos tan
+cot sec csc log ln exp sqrt sinh cosh tanh arcsin arccos arctan max min lim sum below above under less fewer more
+least most than exactly except excluding without with short shy beyond before after from to through until between
+among by and or nor not no non never none neither either else instead rather versus vs but if unless though although
+however is are was were be been being am isn wasn aren has have had do does did will would could should may might must
+can cannot wrong incorrect false untrue invalid null nil nothing right correct true maybe perhaps possibly probably
+likely alternatively otherwise equals equal greater larger smaller higher lower different unlike of off out up down
+into it this that these those which what who they he she we you the an answer option choice ish approx approximately
+about roughly nearly almost
 """
 _NOT_NOUNS = frozenset(_NOT_NOUNS_TEXT.split())
 _NOT_NOUN = re.compile(r".*(?:ths?|thirds|fifths|illions?|illionths?|fold|teen|ty|ties|n't)")
@@ -153,10 +152,11 @@ _SYMBOLS, _WORDS = _read_table()
 def nouns(text: str, allowed: frozenset[str] = frozenset()) -> frozenset[str] | None:
     """The words of a text that may name a thing (lower case, plural s off); None if a word says more than that."""
     words = [word.rstrip(".").lower() for word in text.split()]
-    if not 1 <= len(words) <= _MAX_WORDS:
+    if not 1 <= len(words) <= _MAX_WORDS or "per" in (words[0], words[-1]):
         return None
     for word in words:
-        banned = (word in _NOT_NOUNS and word not in allowed) or (_NOT_NOUN.fullmatch(word) and word not in _WORDS)
+        banned = not _NOT_NOUNS.isdisjoint({word, word.removesuffix("s"), word.removesuffix("es")} - allowed)
+        banned = banned or (_NOT_NOUN.fullmatch(word) and word not in _WORDS)
         if banned or not _NOUN.fullmatch(word):
             return None
     return frozenset(word.removesuffix("s") for word in words)
@@ -174,8 +174,6 @@ def read_unit(text: str) -> Unit | None:
         The unit; None if the text is none: a variable, a function, a number word, a denial, more than a few words.
     """
     body = text.strip().rstrip(".")
-    for written, canonical in _SPELLINGS.items():
-        body = body.replace(written, canonical)
     if re.fullmatch(r"[A-Za-z]\s*", body) and not text[:1].isspace():
         return None
     known = _read_quotient(body)

@@ -9,6 +9,7 @@ from string import ascii_uppercase
 from typing import Any
 
 from data_preprocess.core.errors import Fault, RowError
+from reward_score.option_labels import option_texts, split_label
 
 NUMERICAL, MULTIPLE_CHOICE, OCR, FREE_FORM = PROBLEM_TYPES = ("numerical", "multiple choice", "OCR", "free-form")
 # "text" is what the published demo file calls a short free-form answer.
@@ -17,7 +18,6 @@ _TYPE_NAMES = {name.casefold().replace("-", " "): name for name in PROBLEM_TYPES
 _ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _LETTERS = re.compile(r"\(?([A-Z])\)?[.:]?(?:\s*(?:,|;|and|\s)\s*\(?([A-Z])\)?[.:]?)*", re.IGNORECASE)
 _LETTER = re.compile(r"(?<![A-Za-z])[A-Za-z](?![A-Za-z])")
-_LABEL = re.compile(r"\(?([A-Za-z])(?:\)|[.:](?!\d))\s*")
 # verl's datasets cut the prompt at these and look for the media that belong to them.
 _OTHER_MEDIA = ("<video>", "<audio>")
 _RESPONSE_TAG = re.compile(r"</?(answer|think)>", re.IGNORECASE)
@@ -122,10 +122,10 @@ def choice_truth(truth: str, options: Sequence[str], question: str, field: str) 
         RowError: no option is the truth, or as a letter it names another option than as a text, or the options carry
             letters in another order than A, B, C ..., so that a letter may mean either.
     """
-    labels = [label[1].upper() if (label := _LABEL.match(option)) else "" for option in options]
+    labels = [label.letter if (label := split_label(option)) else "" for option in options]
     if labels != sorted(labels) and sorted(labels) == list(ascii_uppercase[: len(labels)]):
         raise RowError(Fault.TRUTH_NOT_IN_OPTIONS, field, f"the options' letters are out of order: {', '.join(labels)}")
-    texts = [_without_label(option, index) for index, option in enumerate(options)]
+    texts = list(option_texts(options).values())
     same = [letter for letter, text in zip(ascii_uppercase, texts, strict=False) if _same(text, truth)]
     if _LETTERS.fullmatch(truth):
         letters = sorted({letter.upper() for letter in _LETTER.findall(truth)})
@@ -136,18 +136,13 @@ def choice_truth(truth: str, options: Sequence[str], question: str, field: str) 
             return ",".join(letters)
     if len(same) == 1:
         return same[0]
-    label = _LABEL.match(truth)
+    label = split_label(truth)
     if label:
-        index = ascii_uppercase.index(label[1].upper())
-        if index < len(texts) and _same(texts[index], truth[label.end() :]):
-            return label[1].upper()
+        index = ascii_uppercase.index(label.letter)
+        if index < len(texts) and _same(texts[index], label.text):
+            return label.letter
     what = "more than one option" if same else "none of the options"
     raise RowError(Fault.TRUTH_NOT_IN_OPTIONS, field, f"{truth[:80]!r} is {what} {[text[:40] for text in texts]}")
-
-
-def _without_label(option: str, index: int) -> str:
-    label = _LABEL.match(option)
-    return option[label.end() :] if label and label[1].upper() == ascii_uppercase[index] else option
 
 
 def _same(one: str, other: str) -> bool:

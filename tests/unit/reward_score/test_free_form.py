@@ -49,7 +49,7 @@ def test_worked_examples(answer: str, truth: str, reward: float) -> None:
     assert score_free_form(answer, truth) == pytest.approx(reward)
 
 
-WORDS = st.lists(st.sampled_from(["the", "cats", "cat", "walking", "walks", "car's", "x_1", "3.5", "--"]), max_size=12)
+WORDS = st.lists(st.sampled_from(["the", "cats", "cat", "walking", "walks", "car's", "--"]), max_size=12)
 
 
 @settings(max_examples=100, deadline=None)
@@ -58,7 +58,7 @@ def test_english_equals_rouge_score(truth: list[str], answer: list[str]) -> None
     theirs = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True).score(" ".join(truth), " ".join(answer))
     tokens = UnicodeTokenizer().tokenize(" ".join(truth))
     kinds = ["rouge1", "rouge2", "rougeL"] if len(tokens) > 1 else ["rouge1", "rougeL"]
-    if any(len(token) > 1 for token in tokens):  # without a word, a truth must be met exactly
+    if tokens:
         expected = sum(theirs[kind].fmeasure for kind in kinds) / len(kinds)
         assert score_free_form(" ".join(answer), " ".join(truth)) == pytest.approx(expected)
 
