@@ -14,118 +14,100 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import statistics
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
+from pydantic import Field
 from tqdm import tqdm
 
 from recipe.sophiavl.trm.arguments import add_client_arguments, client_settings
 from recipe.sophiavl.trm.client import ThinkingRewardClient, ThinkingScore
 from recipe.sophiavl.trm.client_settings import ClientSettings
-from recipe.sophiavl.trm.metrics import percentile
 from recipe.sophiavl.trm.prompt import load_template
 from recipe.sophiavl.trm.questions import digest_of
+from recipe.sophiavl.trm.structured_output import settle
+from recipe.sophiavl.trm.transport import AttemptError
 from recipe.sophiavl.trm_training.asking import NOT_TRANSPORT, Request, ask_all, kinds, storable_reply
+from recipe.sophiavl.trm_training.commands import DONE, FAILED, add_settings, exit_status, read_settings
 from recipe.sophiavl.trm_training.journal import Journal, Known, Result
 from recipe.sophiavl.trm_training.pairs import PairsError, image_bytes, read_pairs, write_pairs
+from recipe.sophiavl.validation import FLAGS, settings_group
 
 MAX_REPLY_CHARS = 20_000
+# Enough for a judge that explains itself before it writes its score, where the server does not hold it to one.
+MAX_TOKENS = 1024
+CHANGES_NO_REPLY = (
+    *("urls", "api_key_env", "max_concurrency", "connect_timeout_s", "timeout_s", "deadline_s", "cache_size"),
+    *("max_retries", "backoff_base_s", "backoff_max_s"),
+)
+"""Settings of the client that may differ between runs with one journal: they decide when and how often it asks."""
+# Fewer scores than this may be equal by chance.
+_ENOUGH_TO_JUDGE = 50
 _TEXTS = ("pair_id", "question", "thinking")
 _NEEDS = (*_TEXTS, "images")
+_Sample = tuple[str, int]  # pair_id and number of the sample
+AtLeastOne = Annotated[int, Field(ge=1)]
 
 
-@dataclass(frozen=True)
+@settings_group(FLAGS)
 class AnnotateSettings:
     """What is asked for.
 
     Attributes:
-        samples: scores per pair; more than one needs a temperature above 0.
-        retry_unreadable: ask again where the journal holds a reply without a score.
-        allow_missing: write the output even where pairs have no result yet.
+        samples: scores per pair; more than one needs a --temperature above 0.
+        retry_unreadable: ask again where the judge's reply held no score, in every run.
+        allow_missing: write the output even where pairs have no score yet.
         limit: use the first so many rows only; None uses all.
-        stop_after: results in a row without a score after which no more is asked.
+        stop_after: stop after so many results in a row without a score.
 
     Raises:
-        ValueError: a number is below 1.
+        SettingsError: a number is below 1.
     """
 
-    samples: int = 1
+    samples: AtLeastOne = 1
     retry_unreadable: bool = False
     allow_missing: bool = False
-    limit: int | None = None
-    stop_after: int = 100
-
-    def __post_init__(self) -> None:
-        for name in ("samples", "limit", "stop_after"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"--{name.replace('_', '-')} {value}: give 1 or more")
+    limit: AtLeastOne | None = None
+    stop_after: AtLeastOne = 100
 
 
 @dataclass
-class Asked:
-    """What one run asked for.
-
-    Attributes:
-        results: requests that ended, in whatever way.
-        failed: those without a usable answer, by kind.
-        failed_attempts: HTTP requests that failed, by kind; one result may stand for several, retries included, and
-            where the circuit breaker held one back for none.
-        latencies_s: seconds of each answer, in order of arrival.
-        without_score: kinds of the results since the last score.
-        stopped: whether it gave up because of them.
-    """
-
-    results: int = 0
-    failed: Counter[str] = field(default_factory=Counter)
-    failed_attempts: Counter[str] = field(default_factory=Counter)
-    latencies_s: list[float] = field(default_factory=list)
-    without_score: Counter[str] = field(default_factory=Counter)
-    stopped: bool = False
-
-
-@dataclass(frozen=True)
 class Summary:
-    """How a run of `annotate` ended.
+    """What a run of `annotate` did, and how it ended.
 
     Attributes:
         rows, pairs: rows of the input, and different pairs among them.
         from_journal: results that earlier runs had kept and that this one used.
-        asked: what this run asked for.
+        asked: requests of this run that ended, in whatever way.
+        failed: those without a usable answer, by kind.
+        latencies_s: seconds of each usable answer, in order of arrival.
+        without_score: kinds of the results since the last score.
+        stopped: whether it gave up because of them.
         scores: all scores in [0, 1], of earlier runs too.
         unreadable: replies without a score, of earlier runs too, by kind.
         missing: pairs that lack a result of a sample.
         written: whether the output was written.
     """
 
-    rows: int
-    pairs: int
-    from_journal: int
-    asked: Asked
-    scores: list[float]
-    unreadable: Counter[str]
-    missing: int
-    written: bool
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """`todo` holds, for each pair that is not done, the numbers of the samples to ask for."""
-
-    rows: int
-    pairs: list[str]
-    todo: dict[str, list[int]]
-    from_journal: int
-
-
-_Sample = tuple[str, int]  # pair_id and number of the sample
+    rows: int = 0
+    pairs: int = 0
+    from_journal: int = 0
+    asked: int = 0
+    failed: Counter[str] = field(default_factory=Counter)
+    latencies_s: list[float] = field(default_factory=list)
+    without_score: Counter[str] = field(default_factory=Counter)
+    stopped: bool = False
+    scores: list[float] = field(default_factory=list)
+    unreadable: Counter[str] = field(default_factory=Counter)
+    missing: int = 0
+    written: bool = False
 
 
 def journal_path(out: Path) -> Path:
@@ -149,7 +131,7 @@ def annotate(files: Sequence[Path], out: Path, config: ClientSettings, settings:
         JournalError: the journal is in use, broken, or of another judge.
         PromptError: the prompt file cannot be used.
         ValueError: settings that do not go together, or an API key that is not set.
-        OSError: the journal or the output cannot be written.
+        OSError: the journal or the output cannot be written, or no server says what ``structured_output`` it has.
     """
     if settings.samples > 1 and config.temperature == 0:
         raise ValueError(
@@ -158,30 +140,45 @@ def annotate(files: Sequence[Path], out: Path, config: ClientSettings, settings:
         )
     if out.resolve() in {file.resolve() for file in files}:
         raise ValueError(f"--out {out} is an input too: write to another file")
+    config = _settled(config)
+    summary = Summary()
     with Journal(journal_path(out), asked_with(config)) as journal:
-        plan = _make_plan(files, journal, settings)
-        asked = Asked()
-        if plan.todo:
-            asyncio.run(_ask_all(_tasks(files, plan.todo, settings.limit), plan, journal, config, settings, asked))
-        missing = sum(
-            any(journal.find(pair, sample) is None for sample in range(settings.samples)) for pair in plan.pairs
-        )
-        written = not missing or settings.allow_missing
-        if written:
-            rows = tqdm(_rows(files, None, settings.limit), desc="writing", unit="row", total=plan.rows)
+        pairs = _check_rows(files, settings, summary)
+        todo = {pair: lacking for pair in pairs if (lacking := _lacking(pair, journal, settings))}
+        summary.from_journal = len(pairs) * settings.samples - sum(map(len, todo.values()))
+        if todo:
+            asyncio.run(_ask(files, todo, journal, config, settings, summary))
+        for pair in pairs:
+            found = [journal.find(pair, sample) for sample in range(settings.samples)]
+            known = [result for result in found if result is not None]
+            summary.missing += len(known) < settings.samples
+            summary.scores += [result.score for result in known if result.score is not None]
+            summary.unreadable.update(result.error for result in known if result.error is not None)
+        summary.written = not summary.missing or settings.allow_missing
+        if summary.written:
+            rows = tqdm(_rows(files, None, settings.limit), desc="writing", unit="row", total=summary.rows)
             write_pairs(out, (_annotated(row, journal, settings.samples) for _, row in rows))
-        return _summary(plan, journal, settings, asked, missing, written)
+    return summary
+
+
+def _settled(config: ClientSettings) -> ClientSettings:
+    """The settings with a ``structured_output`` that the servers have: what it is changes every reply."""
+    if config.structured_output not in ("auto", "on"):
+        return config
+    try:
+        return asyncio.run(settle(config))
+    except AttemptError as error:
+        raise ConnectionError(
+            f"--structured-output {config.structured_output}: cannot be found out at {', '.join(config.urls)}: {error}"
+        ) from error
 
 
 def asked_with(config: ClientSettings) -> dict[str, Any]:
-    """What makes two scores comparable: the judge, and how it is asked."""
+    """What makes two scores comparable: everything that can change a reply, the prompt by its content."""
+    names = {one.name for one in fields(config)} - {*CHANGES_NO_REPLY, "prompt_path"}
     return {
-        "model": config.model,
         "prompt_digest": load_template(config.prompt_path).digest.hex(),
-        "temperature": config.temperature,
-        "max_thinking_chars": config.max_thinking_chars,
-        "structured_output": config.structured_output,
-        "score_mode": config.score_mode,
+        **{name: getattr(config, name) for name in sorted(names)},
     }
 
 
@@ -195,93 +192,78 @@ def _rows(
     return islice(rows, limit)
 
 
-def _make_plan(files: Sequence[Path], journal: Journal, settings: AnnotateSettings) -> _Plan:
-    """Check the text of every row before the first one is paid for, and see what the journal lacks."""
-    count = 0
+def _check_rows(files: Sequence[Path], settings: AnnotateSettings, summary: Summary) -> Sequence[str]:
+    """Check the text of every row before the first one is paid for; the different pairs, in order."""
     digests: dict[str, bytes] = {}
     for where, row in tqdm(_rows(files, _TEXTS, settings.limit), desc="reading", unit="row"):
-        count += 1
-        pair, question, thinking = (_text(where, row, name) for name in _TEXTS)
-        digest = digest_of(question.encode(), thinking.encode())
-        if digests.setdefault(pair, digest) != digest:
+        summary.rows += 1
+        for name in _TEXTS:
+            if not isinstance(row[name], str) or not row["pair_id"]:
+                raise PairsError(f"{where}, field {name}: {row[name]!r} instead of text")
+        digest = digest_of(row["question"].encode(), row["thinking"].encode())
+        if digests.setdefault(row["pair_id"], digest) != digest:
             raise PairsError(
-                f"{where}, field pair_id: {pair} stands for another question or thinking in an earlier row"
+                f"{where}, field pair_id: {row['pair_id']} stands for another question or thinking in an earlier row"
             )
     if not digests:
         raise PairsError(f"{', '.join(map(str, files))}: no rows")
-    todo = {}
-    from_journal = 0
-    for pair in digests:
-        known = [journal.find(pair, sample) for sample in range(settings.samples)]
-        lacking = [sample for sample, result in enumerate(known) if not _is_done(result, settings.retry_unreadable)]
-        from_journal += settings.samples - len(lacking)
-        if lacking:
-            todo[pair] = lacking
-    return _Plan(count, list(digests), todo, from_journal)
+    summary.pairs = len(digests)
+    return list(digests)
 
 
-def _text(where: str, row: Mapping[str, Any], name: str) -> str:
-    value = row[name]
-    if not isinstance(value, str) or (name == "pair_id" and not value):
-        raise PairsError(f"{where}, field {name}: {value!r} instead of text")
-    return value
+def _lacking(pair: str, journal: Journal, settings: AnnotateSettings) -> list[int]:
+    """The numbers of the pair's samples that are to be asked for."""
+
+    def is_done(known: Known | None) -> bool:
+        return known is not None and not (settings.retry_unreadable and known.score is None)
+
+    return [sample for sample in range(settings.samples) if not is_done(journal.find(pair, sample))]
 
 
-def _is_done(known: Known | None, retry_unreadable: bool) -> bool:
-    return known is not None and not (retry_unreadable and known.score is None)
-
-
-def _tasks(files: Sequence[Path], todo: Mapping[str, Sequence[int]], limit: int | None) -> Iterator[Request[_Sample]]:
-    left = dict(todo)
-    for where, row in _rows(files, _NEEDS, limit):
-        samples = left.pop(row["pair_id"], ())
-        if not samples:
-            continue
-        images = image_bytes(row, where)
-        for sample in samples:
-            yield Request((row["pair_id"], sample), row["question"], images, row["thinking"])
-        if not left:
-            return
-
-
-async def _ask_all(
-    requests: Iterator[Request[_Sample]],
-    plan: _Plan,
+async def _ask(
+    files: Sequence[Path],
+    todo: Mapping[str, Sequence[int]],
     journal: Journal,
     config: ClientSettings,
     settings: AnnotateSettings,
-    asked: Asked,
+    summary: Summary,
 ) -> None:
+    def take(request: Request[_Sample], score: ThinkingScore) -> bool:
+        _record(request, score, journal, summary)
+        summary.stopped = summary.stopped or summary.without_score.total() >= settings.stop_after
+        return summary.stopped
+
+    requests = _requests(files, dict(todo), settings.limit)
+    total = sum(map(len, todo.values()))
     async with ThinkingRewardClient(replace(config, cache_size=0)) as client:
-        try:
-            await ask_all(
-                client,
-                requests,
-                lambda request, score: _record(request, score, journal, asked, settings.stop_after),
-                bound=config.max_concurrency,
-                total=sum(map(len, plan.todo.values())),
-                label="annotating",
-            )
-        finally:
-            asked.failed_attempts.update(client.metrics()["attempt_failures"])
+        await ask_all(client, requests, take, bound=config.max_concurrency, total=total, label="annotating")
 
 
-def _record(request: Request[_Sample], score: ThinkingScore, journal: Journal, asked: Asked, stop_after: int) -> bool:
-    """Write down what a request brought; whether it is time to give up."""
-    asked.results += 1
+def _requests(files: Sequence[Path], todo: dict[str, Sequence[int]], limit: int | None) -> Iterator[Request[_Sample]]:
+    for where, row in _rows(files, _NEEDS, limit):
+        if samples := todo.pop(row["pair_id"], ()):
+            images = image_bytes(row, where)
+            for sample in samples:
+                yield Request((row["pair_id"], sample), row["question"], images, row["thinking"])
+        if not todo:
+            return
+
+
+def _record(request: Request[_Sample], score: ThinkingScore, journal: Journal, summary: Summary) -> None:
+    """Write down what a request brought, where it brought something."""
+    summary.asked += 1
     if score.error is None or score.error in NOT_TRANSPORT:
         latency_s = round(score.latency_s, 4)
+        pair, sample = request.key
         reply = storable_reply(score, MAX_REPLY_CHARS)
-        journal.add(Result(*request.key, score.value, score.error, reply, latency_s))
-        asked.latencies_s.append(latency_s)
+        journal.add(Result(pair, sample, score.value, score.error, reply, latency_s))
+        summary.latencies_s.append(latency_s)
     else:
-        asked.failed[score.error] += 1
+        summary.failed[score.error] += 1
     if score.error is None:
-        asked.without_score.clear()
+        summary.without_score.clear()
     elif score.error != "bad_image":  # which says nothing about the judge
-        asked.without_score[score.error] += 1
-        asked.stopped = asked.stopped or asked.without_score.total() >= stop_after
-    return asked.stopped
+        summary.without_score[score.error] += 1
 
 
 def _annotated(row: dict[str, Any], journal: Journal, samples: int) -> dict[str, Any]:
@@ -298,68 +280,44 @@ def _annotated(row: dict[str, Any], journal: Journal, samples: int) -> dict[str,
     }
 
 
-def _summary(
-    plan: _Plan, journal: Journal, settings: AnnotateSettings, asked: Asked, missing: int, written: bool
-) -> Summary:
-    found = [journal.find(pair, sample) for pair in plan.pairs for sample in range(settings.samples)]
-    return Summary(
-        rows=plan.rows,
-        pairs=len(plan.pairs),
-        from_journal=plan.from_journal,
-        asked=asked,
-        scores=[known.score for known in found if known is not None and known.score is not None],
-        unreadable=Counter(known.error for known in found if known is not None and known.error is not None),
-        missing=missing,
-        written=written,
-    )
-
-
-# Enough for a judge that explains itself before it writes its score, where the server does not hold it to one.
-MAX_TOKENS = 1024
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: 0 where the output is written, 1 where scores are missing, 2 where settings or files are wrong.
 
     130 where it was interrupted.
     """
-    given = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    again = "run the same command again to go on"
-    try:
-        settings = AnnotateSettings(
-            given.samples, given.retry_unreadable, given.allow_missing, given.limit, given.stop_after
-        )
-        summary = annotate(given.files, given.out, client_settings(given), settings)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; results so far are in {journal_path(given.out)}: {again}", file=sys.stderr)
-        return 130
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"{error}; when this is put right, {again}", file=sys.stderr)
-        return 1
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("files", nargs="+", type=Path, help="parquet files of pairs")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="annotated parquet file; its journal is kept beside it (.journal.jsonl)"
+    )
+    add_settings(parser, AnnotateSettings)
+    add_client_arguments(parser, max_tokens=MAX_TOKENS)
+    given = parser.parse_args(argv)
+    advice = f"results so far are in {journal_path(given.out)}: run the same command again to go on"
+    return exit_status(lambda: _run(given), advice)
+
+
+def _run(given: argparse.Namespace) -> int:
+    summary = annotate(given.files, given.out, client_settings(given), read_settings(given, AnnotateSettings))
     print(report(summary, given.out))
     problem = complaint(summary, given.url)
     if problem:
         print(problem, file=sys.stderr)
-    return 0 if summary.written else 1
+    return DONE if summary.written else FAILED
 
 
 def report(summary: Summary, out: Path) -> str:
     """What was asked for and what came of it, a few lines for people."""
-    asked = summary.asked
     lines = [
-        f"asked {asked.results} (from the journal: {summary.from_journal})",
+        f"asked {summary.asked} (from the journal: {summary.from_journal})",
         f"{len(summary.scores)} scores, {summary.unreadable.total()} unreadable{_kinds(summary.unreadable)}, "
-        f"{asked.failed.total()} failed{_kinds(asked.failed)}",
+        f"{summary.failed.total()} failed{_kinds(summary.failed)}",
     ]
     if summary.scores:
         lines.append(f"mean score {statistics.fmean(summary.scores):.3f}")
-    if asked.latencies_s:
-        ordered = sorted(asked.latencies_s)
-        lines.append(f"latency p50 {percentile(ordered, 0.5):.2f} s, p95 {percentile(ordered, 0.95):.2f} s")
+    if summary.latencies_s:
+        p50, p95 = np.percentile(summary.latencies_s, (50, 95))
+        lines.append(f"latency p50 {p50:.2f} s, p95 {p95:.2f} s")
     if summary.written:
         lines.append(f"wrote {out}: {summary.rows} rows of {summary.pairs} pairs")
     return "\n".join(lines)
@@ -367,51 +325,28 @@ def report(summary: Summary, out: Path) -> str:
 
 def complaint(summary: Summary, urls: Sequence[str]) -> str:
     """What is missing and what to do about it; empty where nothing is."""
-    asked = summary.asked
     lines = []
-    if asked.stopped:
+    if summary.stopped:
         lines.append(
-            f"stopped: {asked.without_score.total()} results in a row without a score{_kinds(asked.without_score)}; "
-            f"HTTP requests that failed: {asked.failed_attempts.total()}{_kinds(asked.failed_attempts)}. Look at the "
-            f"log of {', '.join(urls)}, and try python -m recipe.sophiavl.trm.preflight with the same "
-            "settings"
+            f"stopped: {summary.without_score.total()} results in a row without a score"
+            f"{_kinds(summary.without_score)}. Look at the log of {', '.join(urls)}, and try "
+            "python -m recipe.sophiavl.trm.preflight with the same settings"
+        )
+    if len(summary.scores) >= _ENOUGH_TO_JUDGE and len(set(summary.scores)) == 1:
+        lines.append(
+            f"every one of the {len(summary.scores)} scores is {summary.scores[0]}: a judge that tells nothing apart "
+            "teaches nothing. Read some replies in the journal"
         )
     if summary.missing:
         lines.append(
-            f"{summary.missing} of {summary.pairs} pairs have no score yet{_kinds(asked.failed)}: run the same command "
-            "again" + ("" if summary.written else ", or with --allow-missing to write the others")
+            f"{summary.missing} of {summary.pairs} pairs have no score yet{_kinds(summary.failed)}: run the same "
+            "command again" + ("" if summary.written else ", or with --allow-missing to write the others")
         )
     return "\n".join(lines)
 
 
 def _kinds(counts: Mapping[str, int]) -> str:
     return f" ({kinds(counts)})" if counts else ""
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("files", nargs="+", type=Path, help="parquet files of pairs")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="annotated parquet file; its journal is kept beside it (.journal.jsonl)"
-    )
-    parser.add_argument(
-        "--samples", type=int, default=1, help="scores per pair; above 1 needs --temperature above 0 (default: 1)"
-    )
-    parser.add_argument(
-        "--retry-unreadable", action="store_true", help="ask again where the judge's reply held no score, in every run"
-    )
-    parser.add_argument(
-        "--allow-missing", action="store_true", help="write the output even where pairs have no score yet"
-    )
-    parser.add_argument("--limit", type=int, help="use the first so many rows only")
-    parser.add_argument(
-        "--stop-after",
-        type=int,
-        default=AnnotateSettings.stop_after,
-        help="stop after so many results in a row without a score (default: %(default)s)",
-    )
-    add_client_arguments(parser, max_tokens=MAX_TOKENS)
-    return parser
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """An append-only journal of a judge's results: what was paid for stays, whatever happens to the process.
 
 A JSONL file. Its first line says what the judge was asked with; each further line is one result, written whole by one
-`write` the moment it arrives, so that it outlives a process that is killed. A machine that loses power may lose the
-last seconds. A later line of the same pair and sample takes the place of an earlier one.
+`write` the moment it arrives, so that it outlives a process that is killed. A power cut can take the results of the
+last `SYNC_S` seconds of asking (from a machine that then stands still, of the half minute that its kernel holds back).
+A later line of the same pair and sample takes the place of an earlier one.
 """
 
 from __future__ import annotations
@@ -10,14 +11,24 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import logging
 import os
+import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
+
+from recipe.sophiavl.validation import SettingsError, settings_group
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "sophiavl judge results 1"
+SYNC_S = 5.0
+"""Seconds after which a new result brings all before it to the disk."""
 _HEADER_START = b'{"journal": '
 
 
@@ -25,7 +36,7 @@ class JournalError(ValueError):
     """A journal that cannot be used; the message names it and says what to change."""
 
 
-@dataclass(frozen=True)
+@settings_group("result")
 class Result:
     """What a judge made of one pair.
 
@@ -36,14 +47,23 @@ class Result:
         error: why there is no score; None where there is one.
         reply: the judge's text; None where there was none.
         latency_s: seconds that the judge took.
+
+    Raises:
+        SettingsError: a value that is not possible.
     """
 
-    pair_id: str
-    sample: int
-    score: float | None
+    pair_id: Annotated[str, Field(min_length=1)]
+    sample: Annotated[int, Field(ge=0)]
+    score: Annotated[float, Field(ge=0, le=1)] | None
     error: str | None
     reply: str | None
     latency_s: float
+
+    def __post_init__(self) -> None:
+        if (self.score is None) == (self.error is None):
+            raise SettingsError(
+                f"result.error={self.error!r} with result.score={self.score!r}: one of them must be null"
+            )
 
 
 class Known(NamedTuple):
@@ -58,6 +78,8 @@ class Known(NamedTuple):
 class Journal:
     """The journal in `file`, made where it is missing, and locked until it is closed.
 
+    Lines that a crash of the file system has overwritten with null bytes are passed over: their pairs are asked again.
+
     Args:
         file: the JSONL file.
         asked_with: what the judge is asked with, as JSON values; a journal holds the results of one such setting.
@@ -71,13 +93,15 @@ class Journal:
     def __init__(self, file: Path, asked_with: Mapping[str, Any]) -> None:
         self.file = file
         self._known: dict[tuple[str, int], Known] = {}
+        self._synced = 0.0
         file.parent.mkdir(parents=True, exist_ok=True)
         self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
             self._lock()
-            self._size = self._read(dict(asked_with))
+            self._size = self._read(asked_with)
             if not self._size:
                 self._append(json.dumps({"journal": FORMAT, "asked_with": dict(asked_with)}))
+            self._sync()
         except BaseException:
             os.close(self._fd)
             raise
@@ -97,7 +121,7 @@ class Journal:
     def close(self) -> None:
         """Bring everything to the disk, and let other processes have the journal."""
         try:
-            os.fsync(self._fd)
+            self._sync()
         finally:
             os.close(self._fd)  # this unlocks it
 
@@ -118,6 +142,8 @@ class Journal:
         """
         offset, size = self._append(json.dumps(asdict(result)))
         self._known[result.pair_id, result.sample] = Known(result.score, result.error, offset, size)
+        if time.monotonic() - self._synced >= SYNC_S:
+            self._sync()
 
     def _append(self, text: str) -> tuple[int, int]:
         line = text.encode("ascii") + b"\n"
@@ -130,6 +156,10 @@ class Journal:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.file))
         offset, self._size = self._size, self._size + written
         return offset, written
+
+    def _sync(self) -> None:
+        os.fsync(self._fd)
+        self._synced = time.monotonic()
 
     def _lock(self) -> None:
         try:
@@ -145,22 +175,27 @@ class Journal:
 
     def _read(self, asked_with: Mapping[str, Any]) -> int:
         """Read all lines, cut off a torn last one; return the size in bytes, 0 where not even the header is there."""
-        offset = 0
+        end = damaged = 0
         changed: list[str] = []
         with os.fdopen(self._fd, "rb", closefd=False) as lines:
             for number, line in enumerate(lines, 1):
                 if not line.endswith(b"\n"):
                     if number == 1 and not (line.startswith(_HEADER_START) or _HEADER_START.startswith(line)):
                         raise self._broken(1, "no journal of judge results")
-                    os.ftruncate(self._fd, offset)
+                    os.ftruncate(self._fd, end)
                     break
+                end += len(line)
                 if number == 1:
                     changed = self._compare_header(line, asked_with)
-                else:
-                    result = self._parse(number, line)
-                    known = Known(result.score, result.error, offset, len(line))
-                    self._known[result.pair_id, result.sample] = known
-                offset += len(line)
+                elif not self._take(number, line, end):
+                    damaged += 1
+        if damaged:
+            logger.warning(
+                "%s: %d lines are damaged by null bytes, as a crash of the file system leaves them; results that stood "
+                "there are asked for again",
+                self.file,
+                damaged,
+            )
         if changed and self._known:
             raise JournalError(
                 f"{self.file}: its judge was asked otherwise: {'; '.join(changed)}. Scores of two judges must not be "
@@ -169,7 +204,20 @@ class Journal:
         if changed:  # the old setting never got a result
             os.ftruncate(self._fd, 0)
             return 0
-        return offset
+        return end
+
+    def _take(self, number: int, line: bytes, end: int) -> bool:
+        """Remember the result on a line that ends at `end`; False where null bytes have overwritten it."""
+        # What follows the last null byte can be a whole result: the block need not end where a line does.
+        text = line.rpartition(b"\0")[2]
+        try:
+            result = Result(**json.loads(text))
+        except (ValueError, TypeError, RecursionError) as error:
+            if len(text) < len(line):
+                return False
+            raise self._broken(number, str(error)) from error
+        self._known[result.pair_id, result.sample] = Known(result.score, result.error, end - len(text), len(text))
+        return True
 
     def _compare_header(self, line: bytes, asked_with: Mapping[str, Any]) -> list[str]:
         """What is asked otherwise now."""
@@ -181,38 +229,14 @@ class Journal:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise JournalError(f"{self.file}, line 1: no journal of judge results ({error})") from error
         return [
-            f"{name} was {before.get(name)!r}, is {asked_with.get(name)!r}"
+            f"{name} was {before[name]!r}, is {asked_with.get(name)!r}"
+            if name in before
+            else f"{name} was not written down (add it to the first line if you know it), is {asked_with[name]!r}"
             for name in sorted(before.keys() | asked_with.keys())
-            if before.get(name) != asked_with.get(name)
+            if name not in before or before[name] != asked_with.get(name)
         ]
-
-    def _parse(self, number: int, line: bytes) -> Result:
-        try:
-            result = Result(**json.loads(line))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise self._broken(number, str(error)) from error
-        score = result.score
-        for field, fine in (
-            ("pair_id", isinstance(result.pair_id, str) and bool(result.pair_id)),
-            ("sample", _is_whole(result.sample) and result.sample >= 0),
-            ("score", score is None or (_is_number(score) and 0 <= score <= 1)),
-            ("error", isinstance(result.error, str) if score is None else result.error is None),
-            ("reply", result.reply is None or isinstance(result.reply, str)),
-            ("latency_s", _is_number(result.latency_s)),
-        ):
-            if not fine:
-                raise self._broken(number, f"field {field}: {getattr(result, field)!r} is not possible")
-        return result
 
     def _broken(self, number: int, what: str) -> JournalError:
         return JournalError(
             f"{self.file}, line {number}: {what}. Repair this line, or remove it and its pair is asked again"
         )
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

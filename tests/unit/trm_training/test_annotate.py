@@ -2,17 +2,26 @@
 
 import asyncio
 import base64
+import json
 import random
 import signal
 import sys
 import time
+from dataclasses import fields
 
 import pyarrow.parquet as pq
 import pytest
 from aiohttp import web
 
 from recipe.sophiavl.trm.client_settings import ClientSettings
-from recipe.sophiavl.trm_training.annotate import AnnotateSettings, annotate, journal_path, main
+from recipe.sophiavl.trm_training.annotate import (
+    CHANGES_NO_REPLY,
+    AnnotateSettings,
+    annotate,
+    asked_with,
+    journal_path,
+    main,
+)
 from recipe.sophiavl.trm_training.journal import JournalError
 from recipe.sophiavl.trm_training.pairs import PAIR_SCHEMA, PairsError
 from tests.support.judge import IMAGES, Judge, journalled, make_file, make_row, read, right_score, score_of
@@ -25,7 +34,7 @@ KILLS = 10
 
 async def run(url, files, out, settings=None, **changes):
     """`annotate` in a thread, beside the judge's event loop."""
-    defaults = {"max_concurrency": 8, "backoff_base_s": 0.001, "backoff_max_s": 0.002, "breaker_reset_s": 0.01}
+    defaults = {"max_concurrency": 8, "backoff_base_s": 0.001, "backoff_max_s": 0.002}
     config = ClientSettings(urls=[url], **{"model": "judge", **defaults, **changes})
     files = [files] if not isinstance(files, list) else files
     return await asyncio.to_thread(annotate, files, out, config, settings or AnnotateSettings())
@@ -50,8 +59,8 @@ async def test_rows_in_order_with_scores_and_everything_else_kept(tmp_path):
         assert row == dict.fromkeys(PAIR_SCHEMA.names) | make_row(number) | annotation
     assert sorted(judge.requests) == list(range(310)), "equal pairs are asked about once, and the second run asks none"
     assert (summary.rows, summary.pairs, summary.missing, summary.written) == (330, 310, 0, True)
-    assert (summary.asked.results, summary.from_journal, len(summary.scores)) == (310, 0, 310)
-    assert (again.asked.results, again.from_journal, len(again.scores)) == (0, 310, 310)
+    assert (summary.asked, summary.from_journal, len(summary.scores)) == (310, 0, 310)
+    assert (again.asked, again.from_journal, len(again.scores)) == (0, 310, 310)
     assert judge.most_busy <= 8
 
 
@@ -89,19 +98,19 @@ async def test_samples_are_asked_apart_and_more_can_be_added(tmp_path):
 
 async def test_servers_failures_are_asked_again_and_scores_are_not(tmp_path):
     def answer(number, time_asked):
-        return web.Response(status=503) if number % 3 == 0 and judge.ill else right_score(number, time_asked)
+        return web.Response(status=400) if number % 3 == 0 and judge.ill else right_score(number, time_asked)
 
     judge, file, out = Judge(answer), make_file(tmp_path / "a.parquet", range(30)), tmp_path / "out.parquet"
     judge.ill = True
     async with judge.serve() as url:
-        how = {"max_retries": 0, "breaker_failures": 1000, "max_concurrency": 1}
+        how = {"max_retries": 0, "max_concurrency": 1}
         # Two failures in a row would stop it: a score between them starts the count anew.
         summary = await run(url, file, out, AnnotateSettings(stop_after=2), **how)
-        assert (summary.missing, summary.written, summary.asked.failed) == (10, False, {"http_503": 10})
+        assert (summary.missing, summary.written, summary.failed) == (10, False, {"http_400": 10})
         assert not out.exists()
         judge.ill = False
         summary = await run(url, file, out, **how)
-    assert (summary.asked.results, summary.from_journal, summary.written) == (10, 20, True)
+    assert (summary.asked, summary.from_journal, summary.written) == (10, 20, True)
     assert judge.asked == {number: 1 + (number % 3 == 0) for number in range(30)}
     assert [row["score"] for row in read(out)] == [score_of(number) for number in range(30)]
 
@@ -114,7 +123,7 @@ async def test_prose_is_paid_for_once_and_asked_again_only_when_told(tmp_path):
     retry = AnnotateSettings(retry_unreadable=True)
     async with judge.serve() as url:
         summary = await run(url, file, out)
-        assert (summary.written, summary.unreadable, summary.asked.failed) == (True, {"unparsable": 1}, {})
+        assert (summary.written, summary.unreadable, summary.failed) == (True, {"unparsable": 1}, {})
         row = read(out)[1]
         assert (row["score"], row["spread"], row["samples"], row["reply"]) == (None, None, 0, None)
         assert "I like it ?" in journal_path(out).read_text()
@@ -123,7 +132,7 @@ async def test_prose_is_paid_for_once_and_asked_again_only_when_told(tmp_path):
         await run(url, file, out, retry)
         assert judge.asked == {0: 1, 1: 2, 2: 1}
         summary = await run(url, file, out, retry)
-    assert (summary.asked.results, summary.unreadable) == (1, {})
+    assert (summary.asked, summary.unreadable) == (1, {})
     assert read(out)[1]["score"] == 0.4
 
 
@@ -134,7 +143,7 @@ async def test_an_unreadable_image_is_recorded_and_one_without_bytes_stops(tmp_p
     judge = Judge()
     async with judge.serve() as url:
         summary = await run(url, broken, out, AnnotateSettings(stop_after=1))
-        assert (summary.unreadable, summary.written, summary.asked.stopped) == ({"bad_image": 1}, True, False)
+        assert (summary.unreadable, summary.written, summary.stopped) == ({"bad_image": 1}, True, False)
         with pytest.raises(PairsError, match=r"b.parquet, row 0, field images"):
             await run(url, [broken, without], out)
     assert not judge.requests
@@ -174,6 +183,37 @@ async def test_output_with_gaps_only_when_asked_for(tmp_path, capsys):
     assert [row["score"] for row in read(out)] == [0.4, None, 0.4]
 
 
+async def test_a_judge_that_says_the_same_of_all_is_complained_of(tmp_path, capsys):
+    judge = Judge(lambda number, time_asked: "0.8")
+    few, many = make_file(tmp_path / "a.parquet", range(49)), make_file(tmp_path / "b.parquet", range(50))
+    async with judge.serve() as url:
+        for file, complains in ((few, False), (many, True)):
+            out = tmp_path / f"{file.stem}.out.parquet"
+            assert await cli(file, "--out", out, "--url", url, "--model", "judge") == 0
+            assert ("every one of the 50 scores is 0.8" in capsys.readouterr().err) == complains
+
+
+async def test_what_the_servers_hold_replies_to_is_found_out_and_part_of_what_is_compared(tmp_path, capsys):
+    judge, file, out = Judge(), make_file(tmp_path / "a.parquet", range(2)), tmp_path / "out.parquet"
+    command = [file, "--out", out, "--model", "judge", "--structured-output", "auto"]
+    async with judge.serve() as url:
+        assert await cli(*command, "--url", url) == 0
+        assert json.loads(journal_path(out).read_text().splitlines()[0])["asked_with"]["structured_output"] == "off"
+        judge.enforces = True
+        assert await cli(*command, "--url", url) == 2
+        assert "structured_output was 'off', is 'choice'" in capsys.readouterr().err
+    assert len(judge.requests) == 2
+    assert await cli(*command, "--url", f"http://127.0.0.1:{free_port()}/v1") == 1
+    assert "--structured-output auto: cannot be found out at" in capsys.readouterr().err
+
+
+async def test_every_setting_of_the_client_is_compared_or_known_to_change_no_reply(tmp_path):
+    compared = asked_with(ClientSettings(urls=["http://127.0.0.1:9/v1"], model="judge"))
+    known = set(CHANGES_NO_REPLY) | {"prompt_path"}
+    assert {one.name for one in fields(ClientSettings)} == (set(compared) - {"prompt_digest"}) | known
+    assert {"max_tokens", "structured_output", "temperature"} <= set(compared)
+
+
 async def test_limit_takes_the_first_rows(tmp_path):
     judge, out = Judge(), tmp_path / "out.parquet"
     files = [make_file(tmp_path / "a.parquet", range(3)), make_file(tmp_path / "b.parquet", range(3, 9))]
@@ -192,7 +232,7 @@ async def test_a_torn_last_line_is_asked_again(tmp_path):
         whole, table = journal_path(out).read_bytes(), pq.read_table(out)
         journal_path(out).write_bytes(whole[:-9])
         summary = await run(url, file, out, max_concurrency=1)
-    assert (summary.asked.results, judge.asked[4]) == (1, 2)
+    assert (summary.asked, judge.asked[4]) == (1, 2)
     assert pq.read_table(out).equals(table)
 
 
@@ -202,12 +242,15 @@ async def test_another_judge_is_refused(tmp_path, capsys):
     prompt.write_text("user: 'Grade. {images} {question} {thinking}'\n")
     async with judge.serve() as url:
         await run(url, file, out)
-        for changes in ({"model": "b"}, {"temperature": 0.5}, {"prompt_path": str(prompt)}, {"max_thinking_chars": 9}):
+        for changes in (
+            *({"model": "b"}, {"temperature": 0.5}, {"prompt_path": str(prompt)}, {"max_thinking_chars": 9}),
+            *({"max_tokens": 99}, {"score_mode": "expected"}, {"expected_min_mass": 0.9}),
+        ):
             with pytest.raises(JournalError, match="was asked otherwise"):
                 await run(url, file, out, **changes)
         assert await cli(file, "--out", out, "--url", url, "--model", "b") == 2
         assert "model was 'judge', is 'b'" in capsys.readouterr().err
-        await run(url, file, out, max_tokens=99, timeout_s=33.0)
+        await run(url, file, out, timeout_s=33.0, max_concurrency=3, max_retries=1)
     assert len(judge.requests) == 2
 
 
@@ -230,9 +273,9 @@ async def test_a_wrong_row_is_named_before_anything_is_paid_for(tmp_path, change
     ("arguments", "says"),
     [
         (["--samples", 2], "--samples 2 with --temperature 0"),
-        (["--samples", 0], "--samples 0: give 1 or more"),
-        (["--limit", 0], "--limit 0"),
-        (["--stop-after", 0], "--stop-after 0"),
+        (["--samples", 0], "--samples=0: Input should be greater than or equal to 1"),
+        (["--limit", 0], "--limit=0: "),
+        (["--stop-after", 0], "--stop-after=0: "),
         (["--temperature", -1], "temperature"),
         (["--prompt-path", "missing.yaml"], "missing.yaml"),
     ],
@@ -259,10 +302,9 @@ async def test_wrong_files_are_named(tmp_path, capsys):
 async def test_no_server_at_all(tmp_path):
     file, out = make_file(tmp_path / "a.parquet", range(5)), tmp_path / "out.parquet"
     url = f"http://127.0.0.1:{free_port()}/v1"
-    summary = await run(url, file, out, max_retries=0, breaker_failures=2, breaker_reset_s=60.0)
+    summary = await run(url, file, out, max_retries=0, timeout_s=1.0, deadline_s=1.5)
     assert (summary.missing, summary.written) == (5, False)
-    assert set(summary.asked.failed) <= {"connect", "breaker_open"}
-    assert set(summary.asked.failed_attempts) == {"connect"}  # the cause, whatever the breaker then held back
+    assert set(summary.failed) <= {"connect", "deadline"}
     assert journalled(out) == set()
 
 
