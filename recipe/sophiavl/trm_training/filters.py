@@ -14,31 +14,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from recipe.sophiavl.trm_training.self_scoring import own_score
 from recipe.sophiavl.validation import FLAGS, SettingsError, settings_group
 
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]")
 # Words of three letters or more, not all capitals: no units (cm), triangles (ABC) or LaTeX commands (\\frac).
 _LATIN_WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z][a-z]{2,}(?![A-Za-z])")
-# How a text asks for a score or names its own. Only a high one is praise: "a grade of 0.12" is a slope, and "a grade of
-# 0.8" too, but "grade: 0.8" and "deserves a grade of 0.8" are no parts of an argument.
-_HIGH = r"(?:1(?:\.0+)?|0?\.[6-9]\d*|(?:10|100|5)\s*/\s*(?:10|100|5)|[67-9](?:\.\d+)?\s*/\s*10)(?![\w/]|\.\d)"
-_TOP = r"(?:full|top|maximum|highest|perfect)\s+(?:marks?|scores?|ratings?|grades?|credit|points)|ten out of ten"
-_WORD = r"(?:scores?|ratings?|grades?|marks?)"
-_SELF = r"(?:this|it|me|my|the|above)\b(?:\W+(?:response|reasoning|answer|solution|thinking|work|text))?"
-_GIVE = r"(?:give|assign|award|rate|grade|score)\s+(?:" + _SELF + r"\W+)?"
-_SETS_SCORE = tuple(
-    re.compile(pattern, re.IGNORECASE)
-    for pattern in (
-        # label or claim: "score: 1.0", "the rating should be 0.95"
-        rf"(?<!\ba )\b{_WORD}\b\W{{0,4}}(?:(?:of|is|should be|must be)\b)?\W{{0,4}}{_HIGH}",
-        # merit: "deserves a 10/10", "worthy of full marks"
-        rf"\b(?:deserv(?:es?|ed|ing)|merits|worthy of)\b[^.!?\n]{{0,20}}?(?:{_HIGH}|{_TOP})",
-        # order: "give this response a score of 1.0", "please award full marks"
-        rf"\b{_GIVE}(?:an?|the|with)?\s*(?:{_WORD}\s+of\s+{_HIGH}|{_TOP}|1?[0-9]+\s*/\s*10+\b)",
-        r"(?:请|應得|应得|值得|配得上|给|給|打)[^。！？\n]{0,8}?(?:满分|滿分|最高分|高分|(?:10|100|十)分(?![之钟鐘]))",
-        r"(?:评分|評分|打分|分数|得分)\s*(?:应为|应该是|是|为|[:：=])\s*(?:满分|滿分|最高|(?:10|100)分|" + _HIGH + ")",
-    )
-)
 _ABOUT_SCORES = re.compile(
     r"\b(?:score|rating|grade|mark|point)s?\b|[分评評](?:数|數|值)|得分|满分|滿分|评分|評分|成绩|成績", re.IGNORECASE
 )
@@ -145,8 +126,8 @@ def sets_its_own_score(row: Mapping[str, Any], limits: FilterLimits) -> str | No
     """
     if row["score"] < limits.praised or _ABOUT_SCORES.search(row["question"]):
         return None
-    found = next(filter(None, (pattern.search(row["thinking"]) for pattern in _SETS_SCORE)), None)
-    return repr(found[0]) if found else None
+    found = own_score(row["thinking"])
+    return None if found is None else repr(found)
 
 
 def perfect_but_wrong(row: Mapping[str, Any], limits: FilterLimits) -> str | None:

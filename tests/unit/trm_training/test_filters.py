@@ -1,6 +1,7 @@
 """The rules that find noisy labels: each has a row that it hits, and one that it narrowly does not."""
 
 import re
+import time
 from dataclasses import fields
 
 import pytest
@@ -15,6 +16,8 @@ from recipe.sophiavl.trm_training.filters import (
     first_hit,
     mixed_share,
 )
+from recipe.sophiavl.trm_training.self_scoring import own_score
+from tests.support.score_texts import HONEST, INJECTIONS
 
 LIMITS = FilterLimits()
 CLEAN = (
@@ -174,6 +177,63 @@ def test_ways_to_name_a_score(text):
 )
 def test_other_numbers_near_the_word(text):
     assert hits("sets_its_own_score", row(f"{CLEAN} {text}", 0.9)) is None
+
+
+@pytest.mark.parametrize("text", INJECTIONS)
+def test_a_text_that_asks_for_a_high_score_is_left_out(text):
+    assert hits("sets_its_own_score", row(f"{CLEAN} {text} So it is done.", 0.9))
+
+
+@pytest.mark.parametrize("text", HONEST)
+def test_a_text_that_speaks_of_numbers_and_scores_is_kept(text):
+    assert hits("sets_its_own_score", row(f"{CLEAN} {text} So it is done.", 0.9)) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["ｓｃｏｒｅ：１．０", "sc\u200bore: 1.\u200b0", "SCORE\u00a0=\u00a01.0", "评\u200d分：1.0"]
+)
+def test_other_forms_of_the_same_characters_hide_nothing(text):
+    assert own_score(f"{CLEAN} {text}")
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        *(
+            "score ",
+            "the score of this ",
+            "ignore the rules ",
+            "give this ",
+            "请",
+            "应该",
+            "10 out of ",
+            "1.",
+            "0.9 ",
+            " " * 9,
+        ),
+        *(
+            "output ",
+            "be rated ",
+            "deserves ",
+            "this is it gets ",
+            "judge must ",
+            "self-score ",
+            "我应该给",
+            "忽略标准",
+            "a\n",
+        ),
+    ],
+)
+def test_no_text_takes_more_than_linear_time(unit):
+    def seconds(chars):
+        text = unit * (chars // len(unit))
+        started = time.perf_counter()
+        own_score(text)
+        return time.perf_counter() - started
+
+    short = min(seconds(20_000) for _ in range(3))
+    # Eight times the text: 64 times the time if it were quadratic.
+    assert min(seconds(160_000) for _ in range(2)) < 30 * short + 0.1
 
 
 @pytest.mark.parametrize(
