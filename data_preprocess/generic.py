@@ -25,16 +25,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import yaml
 
 from data_preprocess.core import checks, cli
-from data_preprocess.core.adapter import Draft
+from data_preprocess.core.adapter import Adapter, Draft, FieldNames, rl_draft
 from data_preprocess.core.errors import SourceError
 from data_preprocess.core.published import image_list
-from data_preprocess.core.rl import FieldNames, rl_draft
 from data_preprocess.core.sources import SUFFIXES, HubSource, LocalSource, Source, SourceFile, files_under, suffix_of
-from data_preprocess.schema import RL_SCHEMA
 
 COLUMNS = tuple(field.name for field in fields(FieldNames))
 # Rows of a JSON file need not all have the same fields.
@@ -55,21 +52,12 @@ CONSTANTS = tuple(field.name for field in fields(Constants))
 
 
 @dataclass(frozen=True)
-class MappedRows:
+class MappedRows(Adapter):
     """Adapter of rows whose columns are mapped by name; `max_prompt_chars` as in `rl_draft`."""
 
     names: FieldNames
     constants: Constants
     max_prompt_chars: int | None = None
-
-    @property
-    def schema(self) -> pa.Schema:
-        """See `Adapter.schema`."""
-        return RL_SCHEMA
-
-    def image_base(self, root: Path, file: str) -> Path | None:
-        """See `Adapter.image_base`."""
-        return None
 
     def draft(self, fields: Mapping[str, Any], file: str) -> Draft:
         """See `Adapter.draft`."""

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data_preprocess.core import checks, cli
+from data_preprocess.core.adapter import FieldNames
 from data_preprocess.core.errors import SourceError
-from data_preprocess.core.rl import FieldNames
 from data_preprocess.core.sources import HubSource, LocalSource, Source, SourceFile, files_under
 from data_preprocess.core.splits import VAL
 from data_preprocess.generic import Constants, MappedRows

@@ -17,36 +17,24 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
-import pyarrow as pa
-
 from data_preprocess.core import checks, cli
-from data_preprocess.core.adapter import Draft
+from data_preprocess.core.adapter import Adapter, Draft, FieldNames, rl_draft
 from data_preprocess.core.images import ImageRef
 from data_preprocess.core.published import CATEGORIES, images_of, published_source
-from data_preprocess.core.rl import FieldNames, rl_draft
 from data_preprocess.core.sources import LocalSource
-from data_preprocess.schema import RL_SCHEMA
 
 _NAMES = FieldNames()
 
 
 @dataclass(frozen=True)
-class Sophia130k:
+class Sophia130k(Adapter):
     """Adapter of the published rows; `max_prompt_chars` as in `rl_draft`."""
 
+    images_beside_file = True
     max_prompt_chars: int | None = None
-
-    @property
-    def schema(self) -> pa.Schema:
-        """See `Adapter.schema`."""
-        return RL_SCHEMA
-
-    def image_base(self, root: Path, file: str) -> Path | None:
-        """See `Adapter.image_base`."""
-        return (root / file).parent
 
     def draft(self, fields: Mapping[str, Any], file: str) -> Draft:
         """See `Adapter.draft`."""

@@ -21,13 +21,10 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from data_preprocess.core import checks, cli
-from data_preprocess.core.adapter import Draft
+from data_preprocess.core.adapter import Adapter, Draft
 from data_preprocess.core.errors import Fault, RowError, SourceError
 from data_preprocess.core.published import images_of, published_source
 from data_preprocess.core.sources import LocalSource
@@ -45,7 +42,7 @@ _KIND = "scored thinking"
 
 
 @dataclass(frozen=True)
-class Thinking156k:
+class Thinking156k(Adapter):
     """Adapter of scored reasoning.
 
     Attributes:
@@ -53,17 +50,10 @@ class Thinking156k:
         max_prompt_chars: longest question and reasoning together, in characters; None for no limit.
     """
 
+    schema = THINKING_SCHEMA
+    images_beside_file = True
     names: tuple[tuple[str, str], ...] = ()
     max_prompt_chars: int | None = None
-
-    @property
-    def schema(self) -> pa.Schema:
-        """See `Adapter.schema`."""
-        return THINKING_SCHEMA
-
-    def image_base(self, root: Path, file: str) -> Path | None:
-        """See `Adapter.image_base`."""
-        return (root / file).parent
 
     def draft(self, fields: Mapping[str, Any], file: str) -> Draft:
         """See `Adapter.draft`."""

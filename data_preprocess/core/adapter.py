@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from data_preprocess.core import checks
+from data_preprocess.core.errors import Fault, RowError
 from data_preprocess.core.images import ImageRef
+from data_preprocess.schema import RL_SCHEMA, rl_row
 
 
 @dataclass(frozen=True)
@@ -34,13 +37,19 @@ class Draft:
     make_row: Callable[[Sequence[bytes], int], dict[str, Any]]
 
 
-class Adapter(Protocol):
-    """One per source format. Sent to worker processes, so it must pickle; its `repr` is part of a run's identity."""
+@dataclass(frozen=True)
+class Adapter(ABC):
+    """One per source format. Sent to worker processes, so it must pickle; its `repr` is part of a run's identity.
 
-    @property
-    def schema(self) -> pa.Schema:
-        """Schema of the output; holds the row's side in ``split`` or ``extra_info.split``."""
+    Attributes:
+        schema: of the output; holds the row's side in ``split`` or ``extra_info.split``.
+        images_beside_file: image paths may start from the folder of the row's file, too, and not only from the root.
+    """
 
+    schema: ClassVar[pa.Schema] = RL_SCHEMA
+    images_beside_file: ClassVar[bool] = False
+
+    @abstractmethod
     def draft(self, fields: Mapping[str, Any], file: str) -> Draft:
         """Check the text of a row.
 
@@ -48,5 +57,68 @@ class Adapter(Protocol):
             RowError: the row cannot be used.
         """
 
-    def image_base(self, root: Path, file: str) -> Path | None:
-        """A folder inside `root`, other than `root`, that the image paths of `file` may start from."""
+
+@dataclass(frozen=True)
+class FieldNames:
+    """The source's names for what an RL row is made of."""
+
+    question: str = "problem"
+    answer: str = "solution"
+    problem_type: str = "problem_type"
+    options: str = "options"
+    images: str = "path"
+    data_source: str = "data_source"
+
+
+def rl_draft(
+    names: FieldNames,
+    *,
+    question: Any,
+    answer: Any,
+    problem_type: Any,
+    options: Any,
+    images: Sequence[ImageRef],
+    data_source: str,
+    ability: str,
+    max_prompt_chars: int | None,
+) -> Draft:
+    """Check a row's text as it came from the source, and say how to make its RL row.
+
+    Args:
+        names: for the messages.
+        images: the images to read; none for a text-only question.
+        max_prompt_chars: longest prompt, system and user message together, in characters; None for no limit.
+
+    Raises:
+        RowError: the row cannot be used.
+    """
+    asked = checks.question_field(question, names.question)
+    kind = checks.problem_type_field(problem_type, names.problem_type)
+    truth = checks.truth_field(answer, names.answer)
+    choices = checks.options_field(options, names.options)
+    if kind == checks.MULTIPLE_CHOICE:
+        truth = checks.choice_truth(truth, choices, asked, names.answer)
+    elif kind == checks.NUMERICAL:
+        truth = checks.numerical_truth(truth, names.answer)
+
+    def make_row(data: Sequence[bytes], index: int) -> dict[str, Any]:
+        try:
+            row = rl_row(
+                data_source=data_source,
+                question=asked,
+                problem_type=kind,
+                answer=truth,
+                split="",
+                index=index,
+                images=data,
+                options=choices,
+                ability=ability,
+            )
+        except ValueError as error:
+            raise RowError(Fault.IMAGE_MARKS, names.question, str(error)) from error
+        contents = [message["content"] for message in row["prompt"]]
+        checks.check_image_marks("".join(contents), len(data), names.question)
+        checks.check_length(sum(map(len, contents)), max_prompt_chars, names.question)
+        return row
+
+    return Draft(asked, images, names.images, kind, data_source, make_row)

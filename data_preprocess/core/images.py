@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import struct
 import warnings
 import zlib
@@ -71,7 +72,13 @@ class LoadedImage:
 
 
 def load_image(
-    ref: ImageRef, *, field: str, root: Path | None, extra_base: Path | None = None, max_pixels: int | None = None
+    ref: ImageRef,
+    *,
+    field: str,
+    root: Path | None,
+    extra_base: Path | None = None,
+    max_pixels: int | None = None,
+    follow_links: bool = False,
 ) -> LoadedImage:
     """Load and check one image.
 
@@ -81,11 +88,12 @@ def load_image(
         root: no path may lead out of this folder; None where the source has only embedded images.
         extra_base: a second folder, inside `root`, that relative paths may start from.
         max_pixels: an image with more pixels is scaled down to fit, keeping its shape; None for no limit.
+        follow_links: links below `root` may lead out of it.
 
     Raises:
         RowError: missing, outside of `root`, unreadable, or a decompression bomb.
     """
-    data = _raw_bytes(ref, field, root, extra_base)
+    data = _raw_bytes(ref, field, root, extra_base, follow_links)
     if not data:
         raise RowError(Fault.UNREADABLE_IMAGE, field, "the image has no bytes")
     with _opened(data, field) as image:
@@ -121,7 +129,7 @@ def upright(data: bytes) -> bytes:
         return _encode(_as_seen(image), image.format) if _seen_differently(image) else data
 
 
-def _raw_bytes(ref: ImageRef, field: str, root: Path | None, extra_base: Path | None) -> bytes:
+def _raw_bytes(ref: ImageRef, field: str, root: Path | None, extra_base: Path | None, follow_links: bool) -> bytes:
     if isinstance(ref, Mapping):
         data, path = ref.get("bytes"), ref.get("path")
         ref = data if data is not None else path
@@ -133,7 +141,8 @@ def _raw_bytes(ref: ImageRef, field: str, root: Path | None, extra_base: Path | 
         raise RowError(Fault.MISSING_IMAGE, field, "the image path is empty")
     if root is None:
         raise RowError(Fault.MISSING_IMAGE, field, f"{ref!r} is a path, but this source has no image folder")
-    file = find_inside(ref, field=field, root=root, bases=[root] if extra_base is None else [root, extra_base])
+    bases = [root] if extra_base is None else [root, extra_base]
+    file = find_inside(ref, field=field, root=root, bases=bases, follow_links=follow_links)
     try:
         size = file.stat().st_size
         if size > MAX_FILE_BYTES:
@@ -143,21 +152,23 @@ def _raw_bytes(ref: ImageRef, field: str, root: Path | None, extra_base: Path | 
         raise RowError(Fault.UNREADABLE_IMAGE, field, f"{ref!r} cannot be read: {error.strerror}") from error
 
 
-def find_inside(path: str, *, field: str, root: Path, bases: Sequence[Path]) -> Path:
+def find_inside(path: str, *, field: str, root: Path, bases: Sequence[Path], follow_links: bool) -> Path:
     """The file that `path` names, relative to the first of `bases` where it exists, with every link followed.
 
     Raises:
-        RowError: an absolute path, a path or link that leaves `root`, or no such file.
+        RowError: an absolute path, a path that leaves `root`, a link that does without `follow_links`, or no such file.
     """
     windows = PureWindowsPath(path)
     if PurePosixPath(path).is_absolute() or windows.drive or windows.root:
         raise RowError(Fault.OUTSIDE_ROOT, field, f"{path!r} is absolute; paths must be relative to the image root")
-    real_root = root.resolve()
+    # A path that leaves by ".." does so before any link is followed, or after.
+    resolved = os.path.abspath if follow_links else os.path.realpath
+    real_root = Path(resolved(root))
     outside = False
     for base in bases:
         try:
             # Not strict: a path out of the root is reported as such whether or not anything is there.
-            file = (base / path).resolve()
+            file = Path(resolved(base / path))
             if not file.is_relative_to(real_root):
                 outside = True
             elif file.is_file():
@@ -165,7 +176,8 @@ def find_inside(path: str, *, field: str, root: Path, bases: Sequence[Path]) -> 
         except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, a loop of links
             raise RowError(Fault.MISSING_IMAGE, field, f"{path[:200]!r} is not a usable path: {error}") from error
     if outside:
-        raise RowError(Fault.OUTSIDE_ROOT, field, f"{path!r} leads out of the image root {root}")
+        hint = "" if follow_links else "; where it is meant to, by a link: --follow-links"
+        raise RowError(Fault.OUTSIDE_ROOT, field, f"{path!r} leads out of the image root {root}{hint}")
     raise RowError(Fault.MISSING_IMAGE, field, f"no file {path!r} under {root}")
 
 

@@ -1,23 +1,24 @@
 """Parts: the unit of parallel work and of resuming.
 
-A part is what became of a fixed range of source rows: the good rows as an Arrow file (not yet split), the bad ones as
-JSON lines, and a manifest that is written last. It depends on nothing but those rows and the settings, so parts may be
-made in any order, by any number of processes, in as many attempts as it takes.
+A part is what became of a fixed range of source rows: one parquet file with the good rows (not yet split), and in its
+footer the counts and the bad rows. It depends on nothing but those rows and the settings, so parts may be made in any
+order, by any number of processes, in as many attempts as it takes.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-from data_preprocess.core.adapter import Adapter, Draft
+from data_preprocess.core.adapter import Adapter
 from data_preprocess.core.errors import Fault, RowError
-from data_preprocess.core.files import read_json, replacing, write_json
+from data_preprocess.core.files import replacing
 from data_preprocess.core.images import load_image
 from data_preprocess.core.sources import RawRow
 from data_preprocess.core.splits import leak_keys
@@ -32,45 +33,7 @@ _EXTRA_FIELDS = [
     pa.field(KIND, pa.string()),
     pa.field(DATA_SOURCE, pa.string()),
 ]
-
-
-@dataclass(frozen=True)
-class Part:
-    """The files of one part."""
-
-    folder: Path
-    number: int
-
-    @property
-    def rows_path(self) -> Path:
-        """Good rows (Arrow IPC file)."""
-        return self.folder / f"{self.number:06d}.arrow"
-
-    @property
-    def rejected_path(self) -> Path:
-        """Bad rows (JSON lines)."""
-        return self.folder / f"{self.number:06d}.rejected.jsonl"
-
-    @property
-    def manifest_path(self) -> Path:
-        """Written last: its presence makes the part done."""
-        return self.folder / f"{self.number:06d}.json"
-
-    def done(self, rows_read: int) -> dict[str, Any] | None:
-        """The manifest, if the part is complete and holds exactly this many source rows; else None."""
-        manifest = read_json(self.manifest_path)
-        if manifest is None or manifest["read"] != rows_read:
-            return None
-        for path, size in ((self.rows_path, manifest["bytes"]), (self.rejected_path, manifest["rejected_bytes"])):
-            if not path.is_file() or path.stat().st_size != size:
-                return None
-        return manifest
-
-    def rejections(self) -> Iterator[dict[str, Any]]:
-        """The bad rows of a part that is done, in source order."""
-        with self.rejected_path.open(encoding="utf-8") as lines:
-            for line in lines:
-                yield json.loads(line)
+_MANIFEST, _REJECTED = b"sophiavl.part", b"sophiavl.rejected"
 
 
 @dataclass(frozen=True)
@@ -78,57 +41,86 @@ class PartJob:
     """Everything that a worker needs to make one part.
 
     Attributes:
+        path: the file to make.
         first: index of `rows[0]` among all source rows.
+        image_root, max_pixels, follow_links: see `load_image`.
         retry_rejected: make a part that is done again where it has bad rows: somebody may have repaired them.
     """
 
-    part: Part
+    path: Path
     first: int
     rows: Sequence[RawRow]
     adapter: Adapter
     image_root: Path | None
-    max_pixels: int | None
+    max_pixels: int | None = None
+    follow_links: bool = False
     retry_rejected: bool = False
 
 
-def make_part(job: PartJob) -> dict[str, Any]:
-    """Make the part on disk, unless it is done already, and return its manifest. Bad rows are recorded, not raised."""
-    part = job.part
-    done = part.done(len(job.rows))
-    if done is not None and not (job.retry_rejected and done["rejected"]):
+def make_part(job: PartJob) -> dict[str, int]:
+    """Make the part on disk, unless it is done already. Bad rows are recorded, not raised.
+
+    Returns:
+        Counts of source rows: ``read``, ``kept``, ``rejected``, and ``tied`` (kept, with several images).
+    """
+    done = _manifest(job.path)
+    if done is not None and done["read"] == len(job.rows) and not (job.retry_rejected and done["rejected"]):
         return done
-    rejected: list[str] = []
+    rejected: list[dict[str, Any]] = []
     schema = pa.schema([*job.adapter.schema, *_EXTRA_FIELDS])
-    with replacing(part.rows_path) as temporary, pa.ipc.new_file(str(temporary), schema) as sink:
-        buffer = _Buffer(sink, schema)
+    manifest = {"read": len(job.rows), "kept": 0, "rejected": 0, "tied": 0}
+    plain = {"compression": "none", "use_dictionary": False, "write_statistics": False}
+    with replacing(job.path) as temporary, pq.ParquetWriter(temporary, schema, **plain) as sink:
+        waiting: list[dict[str, Any]] = []
+        size = 0
         for index, row in enumerate(job.rows, start=job.first):
             try:
-                buffer.add(*_good_row(row, index, job))
+                made, image_bytes = _good_row(row, index, job)
             except RowError as error:
                 rejected.append(_rejection(row, index, error))
-        buffer.flush()
-    with replacing(part.rejected_path) as temporary:
-        temporary.write_text("".join(rejected), encoding="utf-8")
-    manifest = {
-        "read": len(job.rows),
-        "kept": buffer.rows,
-        "rejected": len(rejected),
-        "tied": buffer.tied,
-        "bytes": part.rows_path.stat().st_size,
-        "rejected_bytes": part.rejected_path.stat().st_size,
-    }
-    write_json(part.manifest_path, manifest)
+                continue
+            if waiting and (len(waiting) >= BATCH_ROWS or size + image_bytes > BATCH_BYTES):
+                sink.write_batch(pa.RecordBatch.from_pylist(waiting, schema=schema))
+                waiting, size = [], 0
+            waiting.append(made)
+            size += image_bytes
+            manifest["kept"] += 1
+            manifest["tied"] += len(made[KEYS]) > 1
+        if waiting:
+            sink.write_batch(pa.RecordBatch.from_pylist(waiting, schema=schema))
+        manifest["rejected"] = len(rejected)
+        sink.add_key_value_metadata({_MANIFEST: json.dumps(manifest), _REJECTED: json.dumps(rejected)})
     return manifest
+
+
+def _manifest(path: Path) -> dict[str, int] | None:
+    """The counts of a part that is done and whole, else None."""
+    try:
+        return json.loads(pq.read_metadata(path).metadata[_MANIFEST])
+    except (OSError, pa.ArrowException):  # not there, or damaged: it is made again
+        return None
+
+
+def rejections(path: Path) -> list[dict[str, Any]]:
+    """The bad rows of a part that is done, in source order."""
+    return json.loads(pq.read_metadata(path).metadata[_REJECTED])
 
 
 def _good_row(row: RawRow, index: int, job: PartJob) -> tuple[dict[str, Any], int]:
     """The output row with the extra columns, and about how many bytes it holds."""
     if row.fields is None:
         raise RowError(Fault.BAD_ROW, "", row.error or "no row")
-    draft: Draft = job.adapter.draft(row.fields, row.file)
-    base = job.adapter.image_base(job.image_root, row.file) if job.image_root is not None else None
+    draft = job.adapter.draft(row.fields, row.file)
+    beside = job.image_root is not None and job.adapter.images_beside_file
     images = [
-        load_image(ref, field=draft.image_field, root=job.image_root, extra_base=base, max_pixels=job.max_pixels)
+        load_image(
+            ref,
+            field=draft.image_field,
+            root=job.image_root,
+            extra_base=(job.image_root / row.file).parent if beside else None,
+            max_pixels=job.max_pixels,
+            follow_links=job.follow_links,
+        )
         for ref in draft.images
     ]
     made = draft.make_row([image.data for image in images], index)
@@ -137,8 +129,8 @@ def _good_row(row: RawRow, index: int, job: PartJob) -> tuple[dict[str, Any], in
     return made, sum(len(image.data) for image in images)
 
 
-def _rejection(row: RawRow, index: int, error: RowError) -> str:
-    entry = {
+def _rejection(row: RawRow, index: int, error: RowError) -> dict[str, Any]:
+    return {
         "file": row.file,
         "row": row.row,
         "index": index,
@@ -146,38 +138,10 @@ def _rejection(row: RawRow, index: int, error: RowError) -> str:
         "fault": error.fault.value,
         "reason": error.reason,
     }
-    # A reason may quote half a character of a broken text: ASCII with escapes holds anything.
-    return json.dumps(entry) + "\n"
 
 
-@dataclass
-class _Buffer:
-    """Rows on their way to disk, in batches of bounded rows and bytes."""
-
-    sink: pa.RecordBatchFileWriter
-    schema: pa.Schema
-    rows: int = 0
-    tied: int = 0
-    _waiting: list[dict[str, Any]] = field(default_factory=list)
-    _bytes: int = 0
-
-    def add(self, row: dict[str, Any], image_bytes: int) -> None:
-        if self._waiting and (len(self._waiting) >= BATCH_ROWS or self._bytes + image_bytes > BATCH_BYTES):
-            self.flush()
-        self._waiting.append(row)
-        self._bytes += image_bytes
-        self.rows += 1
-        self.tied += len(row[KEYS]) > 1
-
-    def flush(self) -> None:
-        if self._waiting:
-            self.sink.write_batch(pa.RecordBatch.from_pylist(self._waiting, schema=self.schema))
-        self._waiting, self._bytes = [], 0
-
-
-def read_batches(part: Part, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Batches of a part that is done, mapped from disk rather than read; `columns` None for all."""
-    with pa.memory_map(str(part.rows_path)) as file, pa.ipc.open_file(file) as reader:
-        for number in range(reader.num_record_batches):
-            batch = reader.get_batch(number)
-            yield batch if columns is None else batch.select(list(columns))
+def read_batches(path: Path, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Batches of a part that is done; `columns` None for all."""
+    with pq.ParquetFile(path, pre_buffer=False) as part:
+        for number in range(part.num_row_groups):
+            yield from part.read_row_group(number, columns, use_threads=False).to_batches()

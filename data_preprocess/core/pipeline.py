@@ -16,13 +16,13 @@ from tqdm import tqdm
 from data_preprocess.core.adapter import Adapter
 from data_preprocess.core.errors import StrictError, WorkError
 from data_preprocess.core.files import locked, read_json, replacing, write_json
-from data_preprocess.core.parts import Part, PartJob, make_part
+from data_preprocess.core.parts import PartJob, make_part, rejections
 from data_preprocess.core.pool import ordered_results
 from data_preprocess.core.shards import SHARD_PATTERN, assemble
 from data_preprocess.core.sources import RawRow, Source
 from data_preprocess.core.splits import SplitAssigner
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Raise it when the same source and settings give other output: unfinished work of the old version is then refused."""
 
 PART_ROWS = 256
@@ -40,6 +40,7 @@ class Settings:
         seed: of the split.
         limit: read no more than this many source rows, bad ones included; None for all.
         max_pixels: scale larger images down to this many pixels; None leaves every image alone.
+        follow_links: links may lead out of the image root; paths may not.
         shard_rows, shard_bytes: bounds of one shard (bytes of Arrow data, before compression of the text).
         strict: stop at the first bad row.
         workers: processes; the output does not depend on it.
@@ -51,6 +52,7 @@ class Settings:
     seed: int = 0
     limit: int | None = None
     max_pixels: int | None = None
+    follow_links: bool = False
     shard_rows: int = 5000
     shard_bytes: int = 512 * 2**20
     strict: bool = False
@@ -110,7 +112,8 @@ def run(source: Source, adapter: Adapter, settings: Settings, out: Path) -> dict
             write_json(out / MANIFEST, manifest)
         shutil.rmtree(work, ignore_errors=True)
         if settings.strict and manifest["rows"]["rejected"]:
-            _raise_at_first(out / REJECTED, f"repair the row and run again with --overwrite, for {out} is finished")
+            advice = f"repair the row and run again with --overwrite, for {out} is finished"
+            raise _strict_error(first_rejected(out), advice)
         return manifest
 
 
@@ -128,28 +131,36 @@ def _check_same_run(out: Path, identity: dict[str, Any]) -> None:
         )
 
 
-def _make_parts(source: Source, adapter: Adapter, settings: Settings, work: Path) -> list[tuple[Part, dict[str, Any]]]:
+def _make_parts(source: Source, adapter: Adapter, settings: Settings, work: Path) -> list[tuple[Path, dict[str, int]]]:
     """Make every part that is not done yet; return all of them, each with its manifest."""
-    parts: list[Part] = []
+    parts: list[Path] = []
 
     def jobs() -> Iterator[PartJob]:
         first = 0
         for number, rows in enumerate(_chunks(islice(source.rows(), settings.limit))):
-            parts.append(Part(work, number))
+            parts.append(work / f"{number:06d}.parquet")
             yield PartJob(
-                parts[-1], first, rows, adapter, source.image_root, settings.max_pixels, retry_rejected=settings.strict
+                parts[-1],
+                first,
+                rows,
+                adapter,
+                source.image_root,
+                settings.max_pixels,
+                settings.follow_links,
+                retry_rejected=settings.strict,
             )
             first += len(rows)
 
-    manifests: list[dict[str, Any]] = []
+    manifests: list[dict[str, int]] = []
     rejected = 0
     total = settings.limit or source.total_rows()
     with tqdm(total=total, unit="row", desc="rows", disable=not settings.progress) as bar:
         for manifest in ordered_results(make_part, jobs(), settings.workers):
             if settings.strict and manifest["rejected"]:
                 part = parts[len(manifests)]
-                part.manifest_path.unlink()  # so that it is made again, also by a run without --strict
-                _raise_at_first(part.rejected_path, "repair the row and run again")
+                bad = rejections(part)[0]
+                part.unlink()  # so that it is made again, also by a run without --strict
+                raise _strict_error(bad, "repair the row and run again")
             manifests.append(manifest)
             rejected += manifest["rejected"]
             bar.update(manifest["read"])
@@ -181,24 +192,28 @@ def _content_size(value: Any) -> int:
     return 0
 
 
-def _raise_at_first(rejected: Path, advice: str) -> None:
-    """Raise `StrictError` for the first bad row in a file of bad rows."""
-    with rejected.open(encoding="utf-8") as lines:
-        bad = json.loads(next(lines))
-    raise StrictError(
+def first_rejected(out: Path) -> dict[str, Any]:
+    """The first bad row of a finished output that has one."""
+    with (out / REJECTED).open(encoding="utf-8") as lines:
+        return json.loads(next(lines))
+
+
+def _strict_error(bad: dict[str, Any], advice: str) -> StrictError:
+    return StrictError(
         f"{bad['file']}, row {bad['row']} (from 0), field {bad['field']!r}: {bad['reason']} [{bad['fault']}]; {advice}"
     )
 
 
 def _finish(
-    parts: list[tuple[Part, dict[str, Any]]], adapter: Adapter, settings: Settings, out: Path
+    parts: list[tuple[Path, dict[str, int]]], adapter: Adapter, settings: Settings, out: Path
 ) -> dict[str, Any]:
     """Write shards and ``rejected.jsonl``; return what the manifest says about them."""
     faults: Counter[str] = Counter()
-    with replacing(out / REJECTED) as temporary, temporary.open("wb") as merged:
-        for part, _ in parts:
-            merged.write(part.rejected_path.read_bytes())
-            faults.update(bad["fault"] for bad in part.rejections())
+    with replacing(out / REJECTED) as temporary, temporary.open("w", encoding="utf-8") as lines:
+        for bad in (bad for part, manifest in parts if manifest["rejected"] for bad in rejections(part)):
+            # A reason may quote half a character of a broken text: ASCII with escapes holds anything.
+            lines.write(json.dumps(bad) + "\n")
+            faults[bad["fault"]] += 1
     assembled = assemble(
         [part for part, _ in parts],
         adapter.schema,

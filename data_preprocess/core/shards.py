@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from data_preprocess.core.files import replacing
-from data_preprocess.core.parts import DATA_SOURCE, FIXED_SPLIT, KEYS, KIND, Part, read_batches
+from data_preprocess.core.parts import DATA_SOURCE, FIXED_SPLIT, KEYS, KIND, read_batches
 from data_preprocess.core.splits import SplitAssigner
 from data_preprocess.schema import with_split
 
 SHARD_PATTERN = "*-[0-9][0-9][0-9][0-9][0-9].parquet"
 _ROW_GROUP_ROWS = 1000
 _ROW_GROUP_BYTES = 32 * 2**20
-_IMAGE_BYTES = "images.list.element.bytes"
 
 
 @dataclass(frozen=True)
@@ -39,98 +36,72 @@ class ShardWriter:
     """Writes the rows of one side into ``SPLIT-00000.parquet``, ``SPLIT-00001.parquet`` ...
 
     A shard holds at most `max_rows` rows and `max_bytes` bytes of Arrow data (a single larger row has a shard of its
-    own). A shard appears under its name only when it is complete.
+    own). A shard appears under its name only when it is complete; left with an error, the open one never does.
     """
 
     def __init__(self, folder: Path, split: str, schema: pa.Schema, *, max_rows: int, max_bytes: int) -> None:
         self.shards: list[Shard] = []
         self._folder, self._split, self._schema = folder, split, schema
         self._max_rows, self._max_bytes = max_rows, max_bytes
-        self._open: _OpenShard | None = None
+        self._writer: pq.ParquetWriter | None = None
+        self._rows = self._bytes = 0  # of the open shard
+        self._group: list[pa.RecordBatch] = []
 
     def __enter__(self) -> ShardWriter:
+        self._open_shard = ExitStack().__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
             self._close()
-        elif self._open is not None:
-            self._open.resources.__exit__(kind, error, trace)
+        else:
+            self._open_shard.__exit__(kind, *error)
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Append rows, starting new shards as the limits demand."""
-        if batch.num_rows == 0:
-            return
+        for piece in self._pieces(batch):
+            if self._writer is None:
+                path = self._open_shard.enter_context(replacing(self._path()))
+                options = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
+                self._writer = self._open_shard.enter_context(pq.ParquetWriter(path, self._schema, **options))
+            self._group.append(piece)
+            self._rows += piece.num_rows
+            self._bytes += piece.nbytes
+            group = sum(batch.num_rows for batch in self._group), sum(batch.nbytes for batch in self._group)
+            if group[0] >= _ROW_GROUP_ROWS or group[1] >= _ROW_GROUP_BYTES:
+                self._flush()
+
+    def _pieces(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+        """The batch cut so that each piece fits into the open shard; closes the shard that has no room for the next."""
         if batch.nbytes > self._max_bytes and batch.num_rows > 1:
             half = batch.num_rows // 2
-            self.add(batch.slice(0, half))
-            self.add(batch.slice(half))
+            yield from self._pieces(batch.slice(0, half))
+            yield from self._pieces(batch.slice(half))
             return
-        if self._open is not None and self._open.bytes + batch.nbytes > self._max_bytes:
+        if self._bytes + batch.nbytes > self._max_bytes:
             self._close()
-        if self._open is None:
-            path = self._folder / f"{self._split}-{len(self.shards):05d}.parquet"
-            self._open = _OpenShard(path, self._schema)
-        room = self._max_rows - self._open.rows
-        self._open.add(batch.slice(0, room))
-        if self._open.rows == self._max_rows:
-            self._close()
-        self.add(batch.slice(room))
+        while batch.num_rows:
+            room = self._max_rows - self._rows
+            yield batch.slice(0, room)
+            batch = batch.slice(room)
+            if self._rows == self._max_rows:
+                self._close()
 
-    def _close(self) -> None:
-        if self._open is not None:
-            path, rows = self._open.path, self._open.rows
-            self._open.finish()
-            self.shards.append(Shard(path.name, self._split, rows, path.stat().st_size))
-            self._open = None
-
-
-class _OpenShard:
-    """A parquet file being written, one row group at a time."""
-
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.path = path
-        self.rows = self.bytes = 0
-        self._schema = schema
-        self._group: list[pa.RecordBatch] = []
-        self._group_rows = self._group_bytes = 0
-        # Left with an error, the file never gets its name.
-        self.resources = ExitStack()
-        temporary = self.resources.enter_context(replacing(path))
-        self._writer = self.resources.enter_context(pq.ParquetWriter(temporary, schema, **_parquet_options(schema)))
-
-    def add(self, batch: pa.RecordBatch) -> None:
-        self._group.append(batch)
-        self._group_rows += batch.num_rows
-        self._group_bytes += batch.nbytes
-        self.rows += batch.num_rows
-        self.bytes += batch.nbytes
-        if self._group_rows >= _ROW_GROUP_ROWS or self._group_bytes >= _ROW_GROUP_BYTES:
-            self._flush()
-
-    def finish(self) -> None:
-        self._flush()
-        self.resources.close()
+    def _path(self) -> Path:
+        return self._folder / f"{self._split}-{len(self.shards):05d}.parquet"
 
     def _flush(self) -> None:
         if self._group:
             self._writer.write_table(pa.Table.from_batches(self._group, self._schema))
-        self._group, self._group_rows, self._group_bytes = [], 0, 0
+        self._group = []
 
-
-def _parquet_options(schema: pa.Schema) -> dict[str, Any]:
-    """Compression for the text; none for images, which are compressed already."""
-    probe = pa.BufferOutputStream()
-    pq.ParquetWriter(probe, schema).close()
-    leaves = pq.read_metadata(pa.BufferReader(probe.getvalue())).schema
-    columns = [leaves.column(number).path for number in range(len(leaves))]
-    return {
-        "compression": {column: "none" if column == _IMAGE_BYTES else "zstd" for column in columns},
-        "use_dictionary": [column for column in columns if column != _IMAGE_BYTES],
-        "write_statistics": False,
-    }
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._flush()
+            self._open_shard.close()
+            path = self._path()
+            self.shards.append(Shard(path.name, self._split, self._rows, path.stat().st_size))
+            self._writer, self._rows, self._bytes = None, 0, 0
 
 
 @dataclass
@@ -144,7 +115,7 @@ class Assembled:
 
 
 def assemble(
-    parts: Sequence[Part],
+    parts: Sequence[Path],
     schema: pa.Schema,
     assigner: SplitAssigner,
     folder: Path,
@@ -193,6 +164,4 @@ def _by_split(
     images = batch.column("images").value_lengths().to_pylist()
     result.text_only.update(side for side, count in zip(sides, images, strict=True) if not count)
     rows = batch.select(schema.names)
-    if len(set(sides)) == 1:
-        return {sides[0]: with_split(rows, sides[0])}
     return {side: with_split(rows.filter(pa.array([s == side for s in sides])), side) for side in sorted(set(sides))}

@@ -186,6 +186,24 @@ def test_a_root_that_is_itself_a_link_works(tmp_path: Path) -> None:
     assert load_image("a.png", field="image", root=tmp_path / "root").data == png(4)
 
 
+@pytest.mark.parametrize("follow_links", [False, True])
+def test_links_may_leave_the_root_where_the_user_says_so_and_paths_never(tmp_path: Path, follow_links: bool) -> None:
+    (tmp_path / "disk" / "deep").mkdir(parents=True)
+    (tmp_path / "disk" / "a.png").write_bytes(png(4))
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "Math").symlink_to("../disk")
+    options = {"field": "image", "root": tmp_path / "root", "follow_links": follow_links}
+    if follow_links:
+        assert load_image("./Math/a.png", **options).data == png(4)
+    else:
+        with pytest.raises(RowError, match=r"leads out of the image root.*--follow-links"):
+            load_image("./Math/a.png", **options)
+    for path in ("../disk/a.png", "Math/../../disk/a.png", str(tmp_path / "disk/a.png")):
+        with pytest.raises(RowError) as caught:
+            load_image(path, **options)
+        assert caught.value.fault is Fault.OUTSIDE_ROOT
+
+
 def test_a_path_without_an_image_folder_is_a_missing_image() -> None:
     with pytest.raises(RowError) as caught:
         load_image("a.png", field="image", root=None)

@@ -21,7 +21,7 @@ from data_preprocess.sophiavl_130k import Sophia130k
 
 KILLS = 10
 SEED = 20250522
-FILES_OF_A_RUN = 16 * 3 + 10  # three for each part, and the shards
+FILES_OF_A_RUN = 16 + 10  # the parts, and the shards
 
 
 def start(source: Path, out: Path) -> subprocess.Popen[bytes]:
@@ -77,7 +77,7 @@ def test_kill_at_random_moments_then_resume(tmp_path: Path) -> None:
             time.sleep(chance.uniform(0, 0.05))
             kill(process)
             kills += 1
-            at_work += any(out.glob(".work/*.arrow"))
+            at_work += any(out.glob(".work/*.parquet"))
         else:
             finish(process)
             assert contents(out) == expected
@@ -127,7 +127,7 @@ def test_a_crash_around_every_single_write_then_resume(
             assert contents(out) == expected
         else:
             break
-    assert crash_at > 4 * 3 + 5  # three files a part, four parts, and shards and manifests
+    assert crash_at > 4 + 5  # parts, and shards and manifests
 
 
 def test_a_part_that_was_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,8 +143,8 @@ def test_a_part_that_was_damaged_is_made_again(tmp_path: Path, monkeypatch: pyte
         patched.setattr(pipeline, "assemble", stop)
         with pytest.raises(Crash):
             run(*convert, tmp_path / "out")
-    part = tmp_path / "out" / ".work" / "000002.arrow"
+    part = tmp_path / "out" / ".work" / "000002.parquet"
     part.write_bytes(part.read_bytes()[:-10])
-    (tmp_path / "out" / ".work" / "000001.arrow").unlink()
+    (tmp_path / "out" / ".work" / "000001.parquet").unlink()
     run(*convert, tmp_path / "out")
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")

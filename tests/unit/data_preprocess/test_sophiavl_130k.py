@@ -75,6 +75,16 @@ def test_options_stand_on_their_own_lines_with_letters(tmp_path: Path) -> None:
     assert [row["reward_model"]["ground_truth"] for row in (first, second)] == ["B", "B"]
 
 
+def test_an_image_folder_on_another_disk_is_read_with_follow_links(tmp_path: Path) -> None:
+    source = write_dataset(tmp_path / "in", [image_row(7)])
+    (source / "Math").rename(tmp_path / "disk")
+    (source / "Math").symlink_to(tmp_path / "disk")
+    assert convert(source, tmp_path / "out") == 1
+    assert [bad["fault"] for bad in rejected_rows(tmp_path / "out")] == ["outside_image_root"]
+    assert convert(source, tmp_path / "out2", "--follow-links") == 0
+    assert [row["images"][0]["bytes"] for row in output_rows(tmp_path / "out2")] == [png(7)]
+
+
 def test_text_only_rows_get_no_image(tmp_path: Path) -> None:
     convert(write_dataset(tmp_path / "in", [text_row(4), image_row(5)]), tmp_path / "out")
     text = next(row for row in output_rows(tmp_path / "out") if row["data_source"] == "gsm8k")
