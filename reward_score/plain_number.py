@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -70,8 +69,7 @@ _SPELLED = {text: number for number, text in enumerate(_TO_99)} | {
 }
 _SPELLED |= {f"{one} hundred": 100 * number for number, one in enumerate(_ONES[1:10], 1)}
 _SIGN_WORD = re.compile(r"(?:minus|negative)\s+(?=[\d.$€£¥₹₩\\a-z])", re.IGNORECASE)
-_WORD = re.compile(r"[ -]?([A-Za-z]+)")
-_LONGEST_SPELLED = 5
+_SPELLED_RUN = re.compile(rf"(?:(?:{'|'.join((*_ONES, *_TENS.split()))}|hundred|and)\b[ -]?)+", re.IGNORECASE)
 
 _ABOUT = r"(?:≈|about\b|around\b|roughly\b|approximately\b|approx\.?)?\s*"
 _DECIMAL = r"(?:(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?: \d{3})+|\d{1,2}(?:,\d{2})+,\d{3}|\d+)(?:\.\d*)?|\.\d+)"
@@ -183,25 +181,11 @@ def read_plain_number(text: str) -> PlainNumber | None:
 def _digits_for_words(text: str) -> str:
     """``minus twenty-one apples`` as ``-21 apples``."""
     sign = _SIGN_WORD.match(text)
-    start = sign.end() if sign else 0
-    words, ends = [], []
-    for match in _leading_words(text, start):
-        words.append(match[1].lower())
-        ends.append(match.end())
-    for count in range(len(words), 0, -1):
-        number = _SPELLED.get(" ".join(words[:count]))
-        if number is not None:
-            return f"{'-' if sign else ''}{number}{text[ends[count - 1] :]}"
-    return f"-{text[start:]}" if sign else text
-
-
-def _leading_words(text: str, start: int) -> Iterator[re.Match[str]]:
-    for _ in range(_LONGEST_SPELLED):
-        match = _WORD.match(text, start)
-        if match is None:
-            return
-        yield match
-        start = match.end()
+    text = text[sign.end() :] if sign else text
+    if run := _SPELLED_RUN.match(text):
+        number = _SPELLED.get(" ".join(re.findall("[a-z]+", run[0].lower())))
+        text = text if number is None else f"{number} {text[run.end() :]}"
+    return f"-{text}" if sign else text
 
 
 def _value(match: re.Match[str]) -> Fraction | None:

@@ -1,111 +1,31 @@
 """Units behind a number: which texts are one, what they measure, and how they convert.
 
-A closed list. A library such as pint reads far more than is a unit here: ``cats`` are centi-technical-atmospheres to
-it, ``mats`` milliares, ``pins`` picoinches, ``e`` a charge; it has no money, and neither ``KG`` nor ``Hours``.
+A closed list, units.yaml. A library such as pint reads far more than is a unit here: to it, ``cats`` are
+centi-technical-atmospheres, ``mats`` milliares, ``pins`` picoinches, ``e`` a charge; it has no money, and neither
+``KG`` nor ``Hours``.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from fractions import Fraction
 from functools import lru_cache
 from itertools import product
+from pathlib import Path
 
-# Dimension, factor to the dimension's first unit, symbols (case counts), prefixes that they take, words (singular).
-_UNITS = (
-    ("length", "1", "m", "nμmcdk", "meter metre"),
-    ("length", "1000", "kms", "", ""),
-    ("length", "0.0254", "in", "", "inch"),
-    ("length", "0.3048", "ft", "", "foot"),
-    ("length", "0.9144", "yd", "", "yard"),
-    ("length", "1609.344", "mi", "", "mile"),
-    ("length*3", "0.001", "L l", "μmcd", "liter litre"),
-    ("length*3", "0.003785411784", "gal", "", "gallon"),
-    ("length*2", "10000", "ha", "", "hectare"),
-    ("length*2", "4046.8564224", "", "", "acre"),
-    ("length/time", "0.44704", "mph", "", ""),
-    ("mass", "1", "g", "μmk", "gram gramme"),
-    ("mass", "1000", "kgs", "", ""),
-    ("mass", "1000000", "t", "", "tonne"),
-    ("mass", "453.59237", "lb lbs", "", "pound"),
-    ("mass", "28.349523125", "oz", "", "ounce"),
-    ("time", "1", "s", "nμm", "second sec"),
-    ("time", "60", "", "", "minute min"),
-    ("time", "3600", "h", "", "hour hr"),
-    ("time", "86400", "d", "", "day"),
-    ("time", "604800", "wk", "", "week"),
-    ("months", "1", "", "", "month"),
-    ("months", "12", "", "", "year yr"),
-    ("current", "1", "A", "μmk", "ampere amp"),
-    ("voltage", "1", "V", "μmk", "volt"),
-    ("resistance", "1", "Ω", "kM", "ohm"),
-    ("charge", "1", "C", "nμm", "coulomb"),
-    ("capacitance", "1", "F", "nμm", "farad"),
-    ("power", "1", "W", "μmkMG", "watt"),
-    ("energy", "1", "J", "mkM", "joule"),
-    ("energy", "3600", "Wh", "kM", ""),
-    ("energy", "4.184", "cal", "k", "calorie"),
-    ("electronvolts", "1", "eV", "kMG", "electronvolt"),
-    ("force", "1", "N", "mk", "newton"),
-    ("pressure", "1", "Pa", "kM", "pascal"),
-    ("frequency", "1", "Hz", "kMGT", "hertz"),
-    ("amount", "1", "mol", "m", "mole"),
-    ("level", "1", "dB", "", "decibel"),
-    ("data", "1", "", "kMG", "bit"),
-    ("data", "8", "B", "kMGT", "byte"),
-    ("kelvin", "1", "K", "", "kelvin"),
-    ("celsius", "1", "°C ° deg", "", "celsius degree"),
-    ("fahrenheit", "1", "°F ° deg", "", "fahrenheit degree"),
-    ("angle", "1", "° deg", "", "degree"),
-    ("radian", "1", "rad", "", "radian"),
-    ("dollar", "1", "$ US$", "", "dollar usd"),
-    ("dollar", "0.01", "¢", "", "cent"),
-    ("euro", "1", "€", "", "euro eur"),
-    ("sterling", "1", "£", "", "pound gbp"),
-    ("yen", "1", "¥", "", "yen jpy"),
-    ("yuan", "1", "¥", "", "yuan rmb cny"),
-    ("rupee", "1", "₹", "", "rupee inr"),
-    ("won", "1", "₩", "", "won krw"),
-)
-_PREFIXES = {
-    "n": ("nano", -9),
-    "μ": ("micro", -6),
-    "m": ("milli", -3),
-    "c": ("centi", -2),
-    "d": ("deci", -1),
-    "k": ("kilo", 3),
-    "M": ("mega", 6),
-    "G": ("giga", 9),
-    "T": ("tera", 12),
-}
-_PLURALS = {"inch": "inches", "foot": "feet", "hertz": "hertz"}
+import yaml
 
-# A known unit: exponents of its dimensions, sorted, and its factor.
-Measure = tuple[tuple[tuple[str, int], ...], Fraction]
+# Exponents, sorted by name.
+Dimensions = tuple[tuple[str, int], ...]
+# A known unit: its dimensions, and its factor to their first units.
+Measure = tuple[Dimensions, Fraction]
 # What a text may mean: known units (°, pounds and ¥ have several), or the words of an unknown one.
 Unit = frozenset[Measure] | frozenset[str]
 
-# No word of an unknown unit: it makes the number another one, denies it, or goes on.
-_NOT_NOUNS_TEXT = """
-zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
-eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred thousand million billion trillion
-quadrillion dozen gross score lakh crore mil mille tausend millionen milliarden mio mrd mln bn tn thou grand half
-halves quarter third fifth ninth twelfth eighth twentieth first second once twice thrice double triple quadruple
-single couple pair few several many some any all both square cube squared cubed sq cubic cu power powers exponent
-exponential factorial root roots inverse inverted reciprocal negated negative positive opposite complement doubled
-tripled quadrupled halved fold times plus minus over divided multiplied added subtracted increased decreased reduced
-raised rounded modulo mod base binary octal hex hexadecimal decimal decimals repeating recurring bar overline point
-dot comma percent percentage permille permil ppm pip bp bps basis remainder absolute pi tau euler infinity sin cos tan
-cot sec csc log ln exp sqrt sinh cosh tanh arcsin arccos arctan max min lim sum below above under less fewer more
-least most than exactly except excluding without with short shy beyond before after from to through until between
-among by and or nor not no non never none neither either else instead rather versus vs but if unless though although
-however is are was were be been being am isn wasn aren has have had do does did will would could should may might must
-can cannot wrong incorrect false untrue invalid null nil nothing right correct true maybe perhaps possibly probably
-likely alternatively otherwise equals equal greater larger smaller higher lower different unlike of off out up down
-into it this that these those which what who they he she we you the an answer option choice ish approx approximately
-about roughly nearly almost
-"""
-_NOT_NOUNS = frozenset(_NOT_NOUNS_TEXT.split())
+# BaseLoader: all values are text.
+_TABLE = yaml.load(Path(__file__).with_name("units.yaml").read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+_NOT_NOUNS = frozenset(_TABLE["not_nouns"].split())
 _NOT_NOUN = re.compile(r".*(?:ths?|thirds|fifths|illions?|illionths?|fold|teen|ty|ties|n't)")
 _NOUN = re.compile(r"[A-Za-z]{2,}(?:-[A-Za-z]{2,})*")
 NAME_WORDS = frozenset(("of", "the", "an"))
@@ -120,30 +40,22 @@ _WORD_POWERS = tuple(
 )
 
 
-def _scales(prefixes: str) -> list[tuple[str, str, Fraction]]:
-    return [("", "", Fraction(1))] + [(p, _PREFIXES[p][0], Fraction(10) ** _PREFIXES[p][1]) for p in prefixes]
-
-
 def _read_table() -> tuple[dict[str, set[Measure]], dict[str, set[Measure]]]:
     """What each symbol (case counts) and each word (lower case, singular or plural) may mean."""
     symbols: dict[str, set[Measure]] = {}
     words: dict[str, set[Measure]] = {}
-    for dimension, factor, own_symbols, prefixes, own_words in _UNITS:
-        for (prefix, _, scale), symbol in product(_scales(prefixes), own_symbols.split()):
-            symbols.setdefault(prefix + symbol, set()).add((_exponents(dimension), Fraction(factor) * scale))
-        for (_, word_prefix, scale), word in product(_scales(prefixes), own_words.split()):
-            for spelling in (word, _PLURALS.get(word, word + "s")):
-                words.setdefault(word_prefix + spelling, set()).add((_exponents(dimension), Fraction(factor) * scale))
+    prefixed = {symbol: (word, Fraction(10) ** int(power)) for symbol, (word, power) in _TABLE["prefixes"].items()}
+    for dimension, factor, own_symbols, prefixes, own_words in _TABLE["units"]:
+        exponents = dimension.items() if isinstance(dimension, dict) else [(dimension, 1)]
+        for prefix in ("", *prefixes):
+            word_prefix, scale = prefixed[prefix] if prefix else ("", Fraction(1))
+            measure = tuple((name, int(exponent)) for name, exponent in exponents), Fraction(factor) * scale
+            for symbol in own_symbols.split():
+                symbols.setdefault(prefix + symbol, set()).add(measure)
+            for word in own_words.split():
+                for spelling in (word, _TABLE["plurals"].get(word, word + "s")):
+                    words.setdefault(word_prefix + spelling, set()).add(measure)
     return symbols, words
-
-
-def _exponents(dimension: str) -> tuple[tuple[str, int], ...]:
-    """``length*3``, ``length/time`` as pairs."""
-    if "/" in dimension:
-        top, bottom = dimension.split("/")
-        return ((top, 1), (bottom, -1))
-    name, _, power = dimension.partition("*")
-    return ((name, int(power or 1)),)
 
 
 _SYMBOLS, _WORDS = _read_table()
@@ -184,25 +96,26 @@ def read_unit(text: str) -> Unit | None:
 
 def _read_quotient(text: str) -> frozenset[Measure] | None:
     """``m/s^2``, ``kg·m/s²``, ``miles per hour``: every part must be in the list."""
-    results: list[tuple[dict[str, int], Fraction]] = [({}, Fraction(1))]
-    for place, part in enumerate(re.split(r"\s*/\s*|\s+per\s+", text)):
-        for factor in re.split(r"\s*[·*⋅×]\s*", part):
-            read = _read_power(factor)
+    parts = [re.split(r"\s*[·*⋅×]\s*", part) for part in re.split(r"\s*/\s*|\s+per\s+", text)]
+    if sum(map(len, parts)) > _MAX_WORDS:
+        return None
+    results: set[Measure] = {((), Fraction(1))}
+    for place, part in enumerate(parts):
+        for read in map(_read_power, part):
             if read is None:
                 return None
             power = -1 if place else 1
-            results = [
+            results = {
                 (_multiplied(dimensions, more, power), factor * scale**power)
                 for (dimensions, factor), (more, scale) in product(results, read)
-            ]
-    return frozenset((tuple(sorted((d, p) for d, p in dims.items() if p)), factor) for dims, factor in results)
+            }
+    return frozenset(results)
 
 
-def _multiplied(dimensions: dict[str, int], more: tuple[tuple[str, int], ...], power: int) -> dict[str, int]:
-    total = dict(dimensions)
-    for name, exponent in more:
-        total[name] = total.get(name, 0) + power * exponent
-    return total
+def _multiplied(dimensions: Dimensions, more: Dimensions, power: int) -> Dimensions:
+    total = Counter(dict(dimensions))
+    total.update({name: power * exponent for name, exponent in more})
+    return tuple(sorted((name, exponent) for name, exponent in total.items() if exponent))
 
 
 def _read_power(text: str) -> set[Measure] | None:

@@ -60,14 +60,12 @@ def _priced(priced: dict[str, float]) -> str:
 
 
 def _code(text: str) -> str:
-    """A text as code that Markdown's tables leave alone, with signs for what can't be seen."""
-    shown = "".join(
-        c if c == " " or c.isprintable() else {"\n": "⏎", "\t": "⇥"}.get(c, f"<U+{ord(c):04X}>") for c in text
-    )
-    escaped = shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    for character in "|*_`\\$~":
-        escaped = escaped.replace(character, f"&#{ord(character)};")
-    return f"<code>{escaped}</code>" if shown.strip() else "(nothing)"
+    """A text as code in a table's cell, with signs for what can't be seen."""
+    visible = {"\n": "⏎", "\t": "⇥"}
+    shown = "".join(c if c == " " or c.isprintable() else visible.get(c, f"<U+{ord(c):04X}>") for c in text)
+    fence = "``" if "`" in shown else "`"
+    padding = " " if "`" in shown else ""
+    return f"{fence}{padding}{shown}{padding}{fence}".replace("|", "\\|") if shown.strip() else "(nothing)"
 
 
 if __name__ == "__main__":
