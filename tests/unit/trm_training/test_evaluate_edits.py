@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from recipe.sophiavl.trm.neutralise import neutralise
 from recipe.sophiavl.trm_training.evaluate.edits import (
+    ENGLISH_TO_CHINESE,
     LEAST_MIXED,
     REPEATS,
     mix_languages,
-    plant_error,
+    plant_errors,
     repeat_steps,
     wrong_number,
 )
-from recipe.sophiavl.trm_training.evaluate.words import ENGLISH_TO_CHINESE
 
 QUESTION = "<image>What shape is it?\nA. circle\nB. square\n(C) long triangle"
 NUMBERS = "Step 1: the angles are 30° and 60 degrees.\n2. So the third is 180 - 30 - 60 = 90 (see image 2, x1 and 3D)."
@@ -25,7 +25,8 @@ TEXT = st.text(st.sampled_from("ab one is 12.5(,)\n.?!是等于équals<|>\\1Step
 
 
 def planted(text, question="Why?", other=None, seed=0):
-    return plant_error(text, question, other, random.Random(seed))
+    """The first of the planted errors: of the surest kind that applies."""
+    return plant_errors(text, question, other, random.Random(seed))[0]
 
 
 def one_change(before, after):
@@ -102,6 +103,15 @@ def test_a_word_comes_from_another_reasoning():
     edit = planted("A red disc on the left.", other="Look: a green thing, a tiny disc.")
     assert edit.kind == "word"
     assert edit.text in ("A green disc on the left.", "A tiny disc on the left.")
+
+
+def test_each_kind_that_applies_is_planted_alone():
+    text = "Two lines are 30 apart. It is a blue square."
+    edits = plant_errors(text, QUESTION, "A green disc.", random.Random(0))
+    assert [edit.kind for edit in edits] == ["number", "number word", "negation", "option", "word"]
+    for edit in edits:
+        old, new = edit.detail.split(" -> ")
+        assert edit.text in (text.replace(old, new, 1), text.replace("It is", "It is not"))
 
 
 @pytest.mark.parametrize("text", ["", "   ", "hm", "Step 1:", "Is it round?", "(1) yes\n(2) no"])

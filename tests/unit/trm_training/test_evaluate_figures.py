@@ -1,6 +1,7 @@
 """The figures against worked examples and slow references, and every case in which one is undefined."""
 
 import math
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -14,22 +15,28 @@ from recipe.sophiavl.trm_training.evaluate.scoring import Scored
 NAN = float("nan")
 
 
-def make_data(reference, outcome=None, group=None, question=None):
+def make_data(reference, outcome=None, group=None, question=None, answer=None):
     """Rows with these references; None and columns that are None are missing."""
     count = len(reference)
     numbers = list(question or (group and [sorted(set(map(str, group))).index(str(g)) for g in group]) or range(count))
-    rows = tuple(
-        Row(i, None, f"q{numbers[i]}", reference[i], outcome and outcome[i], group and group[i], b"", 1, bytes([i]))
+    rows = [
+        Row(
+            number=i,
+            pair_id=None,
+            question_id=f"q{numbers[i]}",
+            reference=reference[i],
+            outcome=outcome and outcome[i],
+            group=group and group[i],
+            answer=answer and answer[i],
+            keys=(bytes([numbers[i]]),),
+            image_count=1,
+            digest=bytes([i]),
+        )
         for i in range(count)
-    )
-
-    def floats(values):
-        return np.array([NAN if value is None else value for value in values], dtype=float)
-
-    columns = tuple(n for n, v in (("outcome", outcome), ("group", group), ("question_id", 1)) if v is not None)
+    ]
+    columns = [n for n, v in (("outcome", outcome), ("group", group), ("question_id", 1)) if v is not None]
     assert set(columns) <= set(OPTIONAL)
-    codes = np.unique(numbers, return_inverse=True)[1]
-    return EvaluationSet(None, count, columns, rows, codes, floats(reference), floats(outcome or [None] * count))
+    return EvaluationSet.of(None, count, columns, rows)
 
 
 def scored(*values):
@@ -105,10 +112,90 @@ def test_trust_of_worked_groups():
     # a: 0.3 < 0.8; b: equal; c has one side; d has no score on the wrong side.
     assert value("gamma", data, scores) == pytest.approx((math.exp(-0.5) + 1) / 2)
     assert value("distrusted", data, scores) == 0.5
-    # a: trusted, b: 0.2 < 0.6, d: 0.3 < 0.5.
-    assert value("gamma_reference", data, scores) == pytest.approx((1 + math.exp(-0.4) + math.exp(-0.2)) / 3)
-    assert value("distrusted_reference", data, scores) == pytest.approx(2 / 3)
-    assert (figure("gamma", data, scores).n, figure("gamma_reference", data, scores).n) == (2, 3)
+    # a: trusted, b: 0.2 < 0.6; d has no score of the TRM on the wrong side: left out here too.
+    assert value("gamma_reference", data, scores) == pytest.approx((1 + math.exp(-0.4)) / 2)
+    assert value("distrusted_reference", data, scores) == 0.5
+    assert (figure("gamma", data, scores).n, figure("gamma_reference", data, scores).n) == (2, 2)
+
+
+def test_both_gammas_are_over_the_same_responses():
+    """A response that only one of both scored moves neither mean."""
+    outcome, group = [1.0, 1.0, 0.0, 0.0], ["a"] * 4
+    data = make_data([0.2, 0.9, 0.6, None], outcome, group)
+    scores = scored(0.3, "unparsable", 0.5, 0.0)
+    assert value("gamma", data, scores) == pytest.approx(math.exp(0.3 - 0.5))
+    assert value("gamma_reference", data, scores) == pytest.approx(math.exp(0.2 - 0.6))
+
+
+def test_pairs_of_a_group_are_ordered_whatever_the_other_groups_are():
+    # Pooled, an easy group a and a hard group b hide that inside both the order is wrong.
+    group, outcome = ["a", "a", "b", "b"], [1.0, 0.0, 1.0, 0.0]
+    data = make_data([0.9, 0.8, 0.2, 0.1], outcome, group)
+    scores = scored(0.8, 0.9, 0.1, 0.2)
+    assert value("spearman", data, scores) == pytest.approx(0.6)
+    assert value("pairs_ordered", data, scores) == value("pairs_right", data, scores) == 0
+    assert value("pairs_right_reference", data, scores) == 1
+    assert (figure("pairs_right", data, scores).n, figure("pairs_ordered", data, scores).n) == (2, 2)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 1), st.sampled_from([0.1, 0.5, 0.9]), st.integers(0, 5))))
+def test_pairs_and_picks_against_a_plain_loop(rows):
+    group, outcome, reference, tenths = zip(*rows, strict=True) if rows else ((), (), (), ())
+    data = make_data(list(reference), [float(o) for o in outcome], [f"g{g}" for g in group])
+    scores = scored(*(tenth / 10 for tenth in tenths))
+    won, right, picked, lucky, possible = [], [], [], [], []
+    for name in set(group):
+        mine = [i for i in range(len(rows)) if group[i] == name]
+        for one, two in combinations(mine, 2):
+            tie = 0.5 if tenths[one] == tenths[two] else None
+            if reference[one] != reference[two]:
+                won.append(tie or float((reference[one] > reference[two]) == (tenths[one] > tenths[two])))
+            if outcome[one] != outcome[two]:
+                right.append(tie or float((outcome[one] > outcome[two]) == (tenths[one] > tenths[two])))
+        if len(mine) > 1:
+            best = [outcome[i] for i in mine if tenths[i] == max(tenths[j] for j in mine)]
+            picked.append(np.mean(best))
+            lucky.append(np.mean([outcome[i] for i in mine]))
+            possible.append(max(outcome[i] for i in mine))
+    expected = {"pairs_ordered": won, "pairs_right": right, "best_of_n": picked}
+    expected |= {"best_of_n_random": lucky, "best_of_n_oracle": possible}
+    found = figures.statistics_of(data, scores)
+    for name, values in expected.items():
+        assert found[name].n == len(values)
+        assert found[name].value() == (pytest.approx(np.mean(values)) if values else None)
+
+
+def test_the_best_of_n_of_worked_groups():
+    outcome = [1.0, 0.0, 0.0, 0.6, 0.0, 0.0, 1.0]
+    group = ["a", "a", "a", "b", "b", "b", "c"]
+    answer = ["4", "5", "5", "red", "red", None, "7"]
+    data = make_data([0.1, 0.2, 0.9, 0.9, 0.2, 0.1, 0.5], outcome, group, answer=answer)
+    scores = scored(0.9, 0.2, 0.3, 0.7, 0.7, 0.1, 0.5)
+    # a: the TRM picks the right one; b: two tie, one of them right; c has one response: nothing to pick.
+    assert value("best_of_n", data, scores) == pytest.approx((1 + 0.5) / 2)
+    assert value("best_of_n_reference", data, scores) == pytest.approx((0 + 1) / 2)
+    assert value("best_of_n_random", data, scores) == pytest.approx((1 / 3 + 1 / 3) / 2)
+    # a: "5"; b: "red", right in one response and wrong in the other.
+    assert value("best_of_n_majority", data, scores) == pytest.approx((0 + 0.5) / 2)
+    assert value("best_of_n_oracle", data, scores) == 1
+    without = make_data([0.1, 0.2], [1.0, 0.0], ["a", "a"])
+    assert "no response with an answer" in figure("best_of_n_majority", without, scored(0.1, 0.2)).undefined
+
+
+def test_a_scorer_without_eyes_stands_in_every_line():
+    data = make_data([0.9, 0.1, 0.2, 0.6], [1.0, 0.0, 1.0, 0.0], ["a", "a", "b", "b"])
+    found = figures.statistics_of(data, scored(0.9, 0.1, 0.2, 0.6), np.array([0.5, 0.4, 0.5, 0.4]))
+    assert found["mae"].value() == 0
+    assert found["mae_blind"].value() == pytest.approx((0.4 + 0.3 + 0.3 + 0.2) / 4)
+    assert found["auc_blind"].value() == found["pairs_right_blind"].value() == found["gamma_blind"].value() == 1
+    assert found["pairs_ordered_blind"].value() == 0.5
+
+
+def test_figures_say_how_many_questions_and_images_they_are_about():
+    data = make_data([0.1, 0.2, 0.3, None], question=[0, 0, 1, 2])
+    assert data.counts(figure("mae", data, scored(0.1, 0.2, 0.3, 0.4)).rows) == {"questions": 2, "images": 2}
+    assert data.counts(np.arange(4)) == {"questions": 3, "images": 3}
 
 
 def slow_gamma(data, thinking):
@@ -125,7 +212,7 @@ def slow_gamma(data, thinking):
     return gammas
 
 
-@settings(max_examples=50)
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.integers(0, 1), st.sampled_from([None, 0.0, 0.3, 0.7, 1.0])), min_size=1)
 )
@@ -134,11 +221,9 @@ def test_gamma_against_a_plain_loop(rows):
     data = make_data([0.5] * len(rows), [float(o) for o in outcome], [f"g{g}" for g in group])
     scores = scored(*("timeout" if score is None else score for score in trm))
     expected = slow_gamma(data, trm)
-    if not expected:
-        assert value("gamma", data, scores) is None
-    else:
-        assert value("gamma", data, scores) == pytest.approx(np.mean(expected))
-        assert value("distrusted", data, scores) == pytest.approx(np.mean([gamma < 1 for gamma in expected]))
+    found = figures.statistics_of(data, scores)
+    assert found["gamma"].value() == (pytest.approx(np.mean(expected)) if expected else None)
+    assert found["distrusted"].value() == (pytest.approx(np.mean([g < 1 for g in expected])) if expected else None)
 
 
 ALL_MISSING = scored("timeout", "timeout")
@@ -150,7 +235,7 @@ ALL_MISSING = scored("timeout", "timeout")
         (("mae", "within_0.1"), make_data([0.1, 0.2]), ALL_MISSING, "no row has both"),
         (("mae",), make_data([None, None]), scored(0.1, 0.2), "no row has both"),
         (("spearman",), make_data([0.1, 0.2]), ALL_MISSING, "fewer than two"),
-        (("spearman", "spearman_missing_as_mean"), make_data([0.1, 0.2]), scored(0.5, 0.5), "TRM's scores are equal"),
+        (("spearman", "spearman_missing_as_mean"), make_data([0.1, 0.2]), scored(0.5, 0.5), "the scores are equal"),
         (("spearman", "spearman_missing_as_mean"), make_data([0.5, 0.5]), scored(0.1, 0.2), "reference are equal"),
         (("spearman_missing_as_mean",), make_data([0.1, 0.2]), ALL_MISSING, "no row has a score"),
         (("auc", "auc_reference"), make_data([0.1, 0.2]), scored(0.1, 0.2), "no column outcome"),
@@ -173,9 +258,13 @@ def test_what_cannot_be_computed_says_why(names, data, scores, reason):
 
 
 def test_every_figure_has_a_title_and_its_place():
-    names = list(figures.statistics_of(make_data([0.5, 0.6]), scored(0.5, "timeout")))
-    assert names[:-1] == list(figures.TITLES)
+    names = list(figures.statistics_of(make_data([0.5, 0.6]), scored(0.5, "timeout"), np.array([0.1, 0.2])))
+    assert names[:3] == ["mae", "mae_blind", "within_0.1"]
     assert names[-1] == "failure.timeout"
+    assert figures.title_of("failure.timeout") == "missing: timeout"
+    raters = [end for end in figures.RATERS if end]
+    plain = {next((name.removesuffix(end) for end in raters if name.endswith(end)), name) for name in names[:-1]}
+    assert plain == set(figures.TITLES)
 
 
 @pytest.mark.parametrize(
@@ -209,14 +298,6 @@ def test_a_perfect_trm_lies_on_the_diagonal_of_the_reliability_diagram():
 def test_no_reply_at_all_has_no_rate_of_parse_failures():
     found = figures.failures(scored("timeout", "connect"))["parse_failures"]
     assert (found.value(), found.undefined) == (None, "no reply came")
-
-
-def test_the_roc_curve_ends_in_its_corners_and_has_the_auc_below_it():
-    score, outcome = np.array([0.9, 0.5, 0.5, 0.1, NAN]), np.array([1.0, 1.0, 0.0, 0.0, 1.0])
-    false, true = figures.roc_points(score, outcome)
-    assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
-    assert np.trapezoid(true, false) == pytest.approx(0.875)
-    assert figures.roc_points(score, np.ones(5)) is None
 
 
 def test_the_worst_rows_come_first_and_equal_ones_are_none():

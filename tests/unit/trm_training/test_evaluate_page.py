@@ -14,8 +14,15 @@ from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm_training.evaluate import evaluation as evaluating
 from recipe.sophiavl.trm_training.evaluate.edits import Edit
 from recipe.sophiavl.trm_training.evaluate.evaluation import Options, Results
-from recipe.sophiavl.trm_training.evaluate.outputs import EvaluationError, load_evaluation, show
-from recipe.sophiavl.trm_training.evaluate.page import render_page
+from recipe.sophiavl.trm_training.evaluate.outputs import (
+    EvaluationError,
+    compared_with,
+    load_evaluation,
+    show,
+    summary_of,
+    tables_of,
+)
+from recipe.sophiavl.trm_training.evaluate.page import render_page, scatter
 from recipe.sophiavl.trm_training.evaluate.rows import read_evaluation_set
 from recipe.sophiavl.trm_training.evaluate.scoring import Scored, values_of
 from recipe.sophiavl.trm_training.evaluate.sensitivity import EditedScore
@@ -29,15 +36,21 @@ def make_results(tmp_path, edits=True, **changes):
     rows = [{**make_row(q, r), **changes} for q in range(4) for r in (2, 5, 8)]
     data = read_evaluation_set(write_rows(tmp_path / "t.parquet", rows))
     scores = [Scored(None if i == 3 else i / 12, "unparsable" if i == 3 else None, HOSTILE) for i in range(12)]
-    edited = [EditedScore(i, "wrong_step", Edit("x", "number", HOSTILE), Scored(0.1, None, "0.1")) for i in (5, 8, 11)]
+    edited = [
+        EditedScore(i, "wrong_step", Edit("x", kind, HOSTILE), Scored(0.1, None, "0.1"), Scored(0.3, None, "0.3"), 0.05)
+        for i in (5, 8, 11)
+        for kind in ("number", "negation")
+    ]
     edited = [*edited, EditedScore(5, "other_image", Edit(None, HOSTILE), None)] if edits else None
-    options = Options(None, 0, 50, 10 if edits else 0)
-    return Results(data, scores, edited, evaluating._evaluation(data, scores, edited, CONFIG, options))
+    options = Options(resamples=50, edits_limit=10 if edits else 0)
+    blind = np.full(12, 0.4)
+    evaluation = evaluating.evaluation_of(data, scores, blind, edited, CONFIG, options)
+    return Results(data, scores, blind, edited, evaluation)
 
 
-def page_of(results, other=None):
+def page_of(results):
     worst = evaluating._worst(results.data, results.scores)
-    return render_page(results.evaluation, other, results.data, values_of(results.scores), worst)
+    return render_page(results.evaluation, results.data, values_of(results.scores), worst)
 
 
 def plots_of(page):
@@ -56,7 +69,7 @@ def test_hostile_text_stays_text(tmp_path):
 
 def test_all_plots_are_pictures_inside_the_page(tmp_path):
     plots = plots_of(page_of(make_results(tmp_path)))
-    assert [name.split()[0] for name in plots] == ["TRM&#39;s", "Rows", "Reliability:", "ROC:", "Sensitivity"]
+    assert [name.split()[0] for name in plots] == ["TRM&#39;s", "Rows", "Reliability:", "ROC:", "Best", "Sensitivity"]
     for data in plots.values():
         image = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"))
         assert image.std() > 5
@@ -70,8 +83,8 @@ def test_without_edits_or_outcome_the_rest_is_drawn(tmp_path):
 def test_nothing_scored_still_gives_a_page(tmp_path):
     results = make_results(tmp_path, edits=False)
     scores = [Scored(None, "unparsable", "no")] * 12
-    evaluation = evaluating._evaluation(results.data, scores, None, CONFIG, Options(None, 0, 50, 0))
-    page = page_of(Results(results.data, scores, None, evaluation))
+    evaluation = evaluating.evaluation_of(results.data, scores, None, None, CONFIG, Options(resamples=50))
+    page = page_of(Results(results.data, scores, None, None, evaluation))
     assert "nothing to draw" in page
     assert "The 0 worst disagreements" in page
     assert evaluation["figures"]["mae"] == {
@@ -79,6 +92,8 @@ def test_nothing_scored_still_gives_a_page(tmp_path):
         "low": None,
         "high": None,
         "n": 0,
+        "questions": 0,
+        "images": 0,
         "reason": "no row has both scores",
     }
 
@@ -107,15 +122,50 @@ def test_another_evaluation_stands_beside(tmp_path):
     results = make_results(tmp_path)
     other = json.loads(json.dumps(results.evaluation))
     other["figures"]["mae"]["value"] -= 0.25
-    other["rows_digest"] = "another"
-    page = page_of(results, other)
+    difference = {"value": 0.25, "low": 0.1, "high": 0.4, "n": 11}
+    beside = {**results.evaluation, "compared": compared_with(other, {"mae": difference})}
+    console = Console(file=io.StringIO(), width=240)
+    show(tables_of(beside), ["[red] and [/red]"], console)
+    page = page_of(Results(results.data, results.scores, None, None, beside))
+    for shown in (page, console.file.getvalue()):
+        assert "+0.250 [0.100, 0.400]" in shown
     assert "<th>compared</th><th>difference</th>" in page
-    assert "+0.250" in page
-    assert "of other rows" in page
-    console = Console(file=io.StringIO(), width=200)
-    show(results.evaluation, other, console)
-    assert "+0.250" in console.file.getvalue()
-    assert "[red]" in console.file.getvalue()
+    assert "[red] and [/red]" in console.file.getvalue()
+
+
+def test_a_line_holds_all_raters_and_what_it_rests_on(tmp_path):
+    figures, edits = tables_of(make_results(tmp_path).evaluation)
+    assert figures.columns == ("TRM", "reference", "text only", "n", "questions", "images")
+    lines = {row[0]: row[1:] for row in figures.rows}
+    trm, reference, blind, *counts = lines["pairs of a group with the right answer above the wrong one"]
+    assert trm.startswith("1.000 [")
+    assert reference.startswith("1.000 [")
+    assert blind.startswith("0.500 [")
+    # Each group has two such pairs; the one wrong response of the second group has no score.
+    assert counts == ["6", "3", "3"]
+    assert lines["mean absolute error"][1] == ""
+    kinds = [row[0] for row in edits.rows]
+    assert kinds == [
+        "unchanged, asked again",
+        "a wrong step planted",
+        "– by negation",
+        "– by number",
+        "languages mixed",
+        "steps repeated",
+        "other image",
+    ]
+    assert edits.columns[:5] == ("mean drop", "the judge's", "text only", "share that dropped", "share that rose")
+
+
+def test_the_summary_is_a_markdown_table_of_who_scores(tmp_path):
+    results = make_results(tmp_path)
+    beside = {**results.evaluation, "compared": compared_with(results.evaluation, {})}
+    lines = summary_of(beside).splitlines()
+    assert lines[0] == "12 rows, 4 questions, 4 images; 95 % intervals by tied images"
+    assert lines[2] == "|  | compared | TRM | reference | text only |"
+    drops = [line.split(" | ") for line in lines if line.startswith("| mean drop: a wrong step")]
+    assert [cell.split(" ")[0] for cell in drops[0][1:]] == ["0.57", "0.57", "0.50", "0.05"]
+    assert {line.count("|") for line in lines[2:]} == {6}
 
 
 def test_a_comparison_that_is_none_is_refused(tmp_path):
@@ -139,7 +189,5 @@ def test_a_comparison_that_is_none_is_refused(tmp_path):
 
 
 def test_many_rows_are_drawn_too(tmp_path):
-    from recipe.sophiavl.trm_training.evaluate.plots import scatter
-
     values = np.random.default_rng(0).random(5000).round(1)
     assert scatter(values, values[::-1]).startswith(b"\x89PNG")

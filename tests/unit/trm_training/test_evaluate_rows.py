@@ -1,14 +1,18 @@
 """Which rows are asked about, and what a file must hold."""
 
+import io
 from collections import Counter
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
 
 from data_preprocess.schema import THINKING_SCHEMA
-from recipe.sophiavl.trm_training.evaluate.rows import read_evaluation_set, stream_rows
+from recipe.sophiavl.trm_training.evaluate.rows import read_evaluation_set, stream_rows, tied
 from recipe.sophiavl.trm_training.pairs import PairsError
 from tests.support.scored_rows import make_row, png, write_rows
 
@@ -28,7 +32,7 @@ def test_rows_of_the_published_schema_are_enough(tmp_path):
     pq.write_table(pa.Table.from_pylist([row, other, {**row, "thinking": "Hm."}], schema=THINKING_SCHEMA), file)
     data = read_evaluation_set(file)
     assert data.columns == ()
-    assert data.question[0] == data.question[2] != data.question[1]
+    assert data.counts(np.arange(3)) == {"questions": 2, "images": 1}
     assert np.isnan(data.outcome).all()
     assert data.reference.tolist() == [0.5] * 3
 
@@ -40,6 +44,41 @@ def test_what_is_null_is_missing(tmp_path):
     assert (data.rows[1].group, data.rows[1].pair_id) == (None, None)
     # Without an id, a question is known by its text and images: the same digest.
     assert data.rows[1].question_id == data.rows[0].question_id
+
+
+def test_rows_are_tied_by_images_transitively_in_any_encoding(tmp_path):
+    def image(colour, file_format="PNG"):
+        buffer = io.BytesIO()
+        Image.new("RGB", (8, 8), colour).save(buffer, file_format)
+        return {"bytes": buffer.getvalue(), "path": None}
+
+    red, green, blue = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    images = [[image(red), image(green)], [image(green)], [image(blue)], [image(red, "BMP")], [], []]
+    rows = [{**make_row(q), "images": own, "question_id": None} for q, own in enumerate(images)]
+    rows.append({**rows[4], "question": "  How many shapes, VARIANT 4?\nA. circle\nB. square"})
+    # Another question of the first row's, whatever its image is: an id that the file gives counts.
+    rows += [{**make_row(9), "question_id": "same"}, {**make_row(8), "question_id": "same"}]
+    data = read_evaluation_set(write_rows(tmp_path / "t.parquet", rows))
+    assert data.cluster.tolist() == [0, 0, 1, 0, 2, 3, 2, 4, 4]
+    assert data.counts(np.arange(4))["images"] == 3
+    assert data.counts(np.arange(4, 7)) == {"questions": 3, "images": 0}
+
+
+@given(st.lists(st.lists(st.integers(0, 12), min_size=1, max_size=3), min_size=1, max_size=12))
+def test_ties_are_connected_components(keys):
+    numbers = tied(keys)
+    reach = [set(mine) for mine in keys]
+    for _ in keys:
+        reach = [one.union(*(other for other in reach if one & other)) for one in reach]
+    for i, one in enumerate(reach):
+        assert [bool(one & other) for other in reach] == [numbers[i] == number for number in numbers]
+
+
+def test_the_answer_is_read_from_a_response_of_the_required_format(tmp_path):
+    responses = ["<think>Hm.</think> <answer> A  red\n</answer>", "A red", None]
+    rows = [{**make_row(q), "response": response} for q, response in enumerate(responses)]
+    data = read_evaluation_set(write_rows(tmp_path / "t.parquet", rows))
+    assert [row.answer for row in data.rows] == ["a red", None, None]
 
 
 def test_a_limit_draws_whole_questions(tmp_path):

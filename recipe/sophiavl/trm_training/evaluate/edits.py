@@ -12,13 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from recipe.sophiavl.trm_training.evaluate.words import (
-    ENGLISH_TO_CHINESE,
-    NEGATIONS,
-    NUMBER_WORDS,
-    STOP_WORDS,
-)
-
 REPEATS = 4
 LONGEST_BLOCK = 3
 SHORTEST_SENTENCE = 4  # "2." is the number of a step
@@ -39,6 +32,46 @@ _OPTION = re.compile(r"^\s*\(?[A-Z][.):]\s*(\S.*?)\s*$", re.MULTILINE)
 _SENTENCE = re.compile(r"\S.*?(?:[.!?](?=\s|$)|[。！？]|(?=\n)|$)", re.DOTALL)
 _CHINESE = re.compile("[\u4e00-\u9fff]")
 
+NUMBER_WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+NEGATIONS = (
+    # A negated claim becomes the plain one, a plain one is negated. Templates are those of `re.Match.expand`.
+    (r"\b(is|are|was|were|do|does|did|has|have|can|could|must|should|will|would) not\b", r"\1"),
+    (r"\b(is|are|was|were|must|should|will|would|could)\b(?! not|n't)", r"\1 not"),
+    (r"\bcan\b(?! not|'t)", "cannot"),
+    (r"\bcannot\b", "can"),
+    (r"\bequals\b", "does not equal"),
+    (r"\bmeans\b", "does not mean"),
+    (r"\bhas\b(?! not|n't)", "lacks"),
+    (r"\bshows\b", "does not show"),
+    (r"\bcontains\b", "does not contain"),
+    ("不是", "是"),
+    ("(?<!不)是(?![否不])", "不是"),
+    ("(?<!不)等于", "不等于"),
+)
+
+_STOP_WORDS = """
+a about all also an and any are as at be because been but by can could did do does each first for from had has
+have here how if in into is it its just let like look looks more most must next no not now of on only or other our
+out over same second see seems should since so some such than that the their them then there therefore these they
+this those thus to too very was we were what when where whether which while who why will with would you your
+"""
+STOP_WORDS = frozenset(_STOP_WORDS.split())
+"""Words that say too little for their exchange to make a step wrong."""
+
+_COUNTERPARTS = """
+therefore 因此, thus 从而, hence 于是, so 所以, because 因为, since 由于, first 首先, then 然后, next 接下来,
+finally 最后, but 但是, however 然而, and 和, or 或者, if 如果, with 与, we 我们, this 这, that 那, there 那里,
+here 这里, all 所有, each 每个, only 只有, also 也, is 是, are 都是, has 有, equals 等于, shows 显示, see 看到,
+look 看, find 求, know 知道, means 意味着, answer 答案, question 问题, image 图片, picture 图像, figure 图形,
+shape 形状, colour 颜色, color 色彩, number 数字, angle 角, triangle 三角形, circle 圆, square 正方形,
+rectangle 长方形, line 线, length 长度, area 面积, sum 总和, left 左边, right 右边, option 选项, correct 正确,
+wrong 错误, step 步骤
+"""
+ENGLISH_TO_CHINESE = dict(pair.split() for pair in _COUNTERPARTS.split(","))
+"""English words and their Chinese counterparts, each once, so that the table reads both ways."""
+_CHINESE_TO_ENGLISH = {chinese: english for english, chinese in reversed(ENGLISH_TO_CHINESE.items())}
+
 
 @dataclass(frozen=True)
 class Edit:
@@ -55,9 +88,12 @@ class Edit:
     detail: str = ""
 
 
-def plant_error(text: str, question: str, other: str | None, chooser: random.Random) -> Edit:
-    """Make one step of `text` wrong: a number, else a number word, else a claim, else a word of the options or of
-    `other`, a reasoning about another question."""
+def plant_errors(text: str, question: str, other: str | None, chooser: random.Random) -> list[Edit]:
+    """Make one step of `text` wrong, in each way that applies, as many texts with one error each.
+
+    A number, a number word, a claim, a word of the options, a word of `other`, a reasoning about another question.
+    Where none applies, the one edit says so.
+    """
     makers: tuple[Callable[[], Edit | None], ...] = (
         lambda: _change_number(text, chooser),
         lambda: _change_number_word(text, chooser),
@@ -65,11 +101,8 @@ def plant_error(text: str, question: str, other: str | None, chooser: random.Ran
         lambda: _swap_option(text, question, chooser),
         lambda: _swap_word(text, question, other, chooser),
     )
-    for make in makers:
-        edit = make()
-        if edit is not None:
-            return edit
-    return Edit(None, "no number, claim, option or word to change")
+    made = [edit for make in makers if (edit := make()) is not None]
+    return made or [Edit(None, "no number, claim, option or word to change")]
 
 
 def mix_languages(text: str, chooser: random.Random) -> Edit:
@@ -205,6 +238,3 @@ def _says_something(word: str) -> bool:
 
 def _cased(new: str, old: str) -> str:
     return new[:1].upper() + new[1:] if old[:1].isupper() else new
-
-
-_CHINESE_TO_ENGLISH = {chinese: english for english, chinese in reversed(ENGLISH_TO_CHINESE.items())}

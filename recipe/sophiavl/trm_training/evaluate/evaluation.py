@@ -3,28 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from data_preprocess.core.files import replacing
 from recipe.sophiavl.trm.client import ThinkingRewardClient
 from recipe.sophiavl.trm.client_settings import ClientSettings
-from recipe.sophiavl.trm.prompt import load_template
+from recipe.sophiavl.trm_training.asking import Request
 from recipe.sophiavl.trm_training.evaluate import figures, sensitivity
-from recipe.sophiavl.trm_training.evaluate.bootstrap import Interval, intervals
-from recipe.sophiavl.trm_training.evaluate.outputs import FORMAT, Evaluation, save_evaluation
-from recipe.sophiavl.trm_training.evaluate.page import render_page
-from recipe.sophiavl.trm_training.evaluate.rows import (
-    OPTIONAL,
-    EvaluationSet,
-    stream_rows,
+from recipe.sophiavl.trm_training.evaluate.blind import TextOnlyScorer
+from recipe.sophiavl.trm_training.evaluate.edits import Edit
+from recipe.sophiavl.trm_training.evaluate.outputs import (
+    FORMAT,
+    Evaluation,
+    asked_with,
+    compared_with,
+    figure_of,
+    load_evaluation,
+    save_json,
+    summary_of,
 )
-from recipe.sophiavl.trm_training.evaluate.scoring import Request, Scored, score_all, values_of
+from recipe.sophiavl.trm_training.evaluate.page import render_page
+from recipe.sophiavl.trm_training.evaluate.rows import OPTIONAL, EvaluationSet, stream_rows
+from recipe.sophiavl.trm_training.evaluate.scoring import Scored, score_all, settled, values_of
 from recipe.sophiavl.trm_training.evaluate.sensitivity import EditedScore, score_edits
-from recipe.sophiavl.trm_training.evaluate.statistics import Statistic
-from recipe.sophiavl.trm_training.pairs import replacing, write_pairs
+from recipe.sophiavl.trm_training.evaluate.statistics import Floats, Statistic, difference_of, intervals
+from recipe.sophiavl.trm_training.pairs import read_pairs, write_pairs
 
 WORST = 12
 SCORES_SCHEMA = pa.schema(
@@ -33,6 +42,8 @@ SCORES_SCHEMA = pa.schema(
         ("row", pa.int64()),
         ("reference", pa.float64()),
         ("score", pa.float64()),
+        # of the text-only baseline
+        ("text_only", pa.float64()),
         ("error", pa.string()),
         ("reply", pa.string()),
     ]
@@ -50,24 +61,48 @@ EDITS_SCHEMA = pa.schema(
         ("score", pa.float64()),
         ("error", pa.string()),
         ("reply", pa.string()),
+        ("judge_score", pa.float64()),
+        ("judge_error", pa.string()),
+        ("judge_reply", pa.string()),
+        ("text_only_drop", pa.float64()),
     ]
 )
 
 _COLUMN_USES = {
-    "outcome": "AUC and trust weights are left out",
-    "group": "trust weights are left out",
+    "outcome": "AUC, picks and trust weights are left out",
+    "group": "picks, pairs and trust weights are left out",
     "question_id": "questions are told apart by their text and images",
+    "response": "the most frequent answer is not known",
 }
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to evaluate beside the scores: `edits_limit` is the number of edited rows, 0 for none."""
+    """What to evaluate beside the scores.
 
-    limit: int | None
-    seed: int
-    resamples: int
-    edits_limit: int
+    Attributes:
+        edits_limit: most rows to edit, 0 for none.
+        judge: how to ask the judge about edited texts; None leaves it out.
+        blind: the text-only baseline; None leaves it out.
+        compare: an ``evaluation.json`` to put beside this one.
+    """
+
+    limit: int | None = None
+    seed: int = 0
+    resamples: int = 1000
+    edits_limit: int = 500
+    judge: ClientSettings | None = None
+    blind: TextOnlyScorer | None = None
+    compare: Other | None = None
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another evaluation; its `scores` by row number, and `edited`, where its folder holds them."""
+
+    evaluation: Evaluation
+    scores: Mapping[int, Scored] | None
+    edits: Sequence[Mapping[str, Any]] | None
 
 
 @dataclass(frozen=True)
@@ -76,6 +111,7 @@ class Results:
 
     data: EvaluationSet
     scores: Sequence[Scored]
+    blind: Floats | None
     edited: Sequence[EditedScore] | None
     evaluation: Evaluation
 
@@ -89,103 +125,161 @@ async def evaluate(data: EvaluationSet, config: ClientSettings, options: Options
         PromptError: the prompt file cannot be used.
     """
     edited = None
-    async with ThinkingRewardClient(config) as client:
+    blind = None if options.blind is None else options.blind.score(_texts(data))
+    config = await settled(config)
+    judge = None if options.judge is None else await settled(options.judge)
+    async with AsyncExitStack() as stack:
+        client = await stack.enter_async_context(ThinkingRewardClient(config))
         asked = await score_all(client, _requests(data), len(data.rows), "scoring")
         scores = [asked[place] for place in range(len(data.rows))]
         if options.edits_limit:
-            edited = await score_edits(client, data, scores, options.edits_limit, options.seed)
-    return Results(data, scores, edited, _evaluation(data, scores, edited, config, options))
+            asks = None if judge is None else await stack.enter_async_context(ThinkingRewardClient(judge))
+            limit, seed = options.edits_limit, options.seed
+            edited = await score_edits(client, data, scores, limit, seed, judge=asks, blind=options.blind)
+    return Results(data, scores, blind, edited, evaluation_of(data, scores, blind, edited, config, options))
 
 
-def save(results: Results, folder: Path, other: Evaluation | None) -> None:
+def save(results: Results, folder: Path) -> None:
     """Write all files of an evaluation into `folder`."""
     data, scores = results.data, results.scores
-    write_pairs(folder / "scores.parquet", _score_rows(data, scores), SCORES_SCHEMA)
+    write_pairs(folder / "scores.parquet", _score_rows(results), SCORES_SCHEMA)
     if results.edited is not None:
         write_pairs(folder / "edits.parquet", _edit_rows(data, scores, results.edited), EDITS_SCHEMA)
-    page = render_page(results.evaluation, other, data, values_of(scores), _worst(data, scores))
-    with replacing(folder / "evaluation.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    page = render_page(results.evaluation, data, values_of(scores), _worst(data, scores))
+    for name, text in (("evaluation.html", page), ("summary.md", summary_of(results.evaluation))):
+        with replacing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     # Last: where it is, everything is.
-    save_evaluation(folder / "evaluation.json", results.evaluation)
+    save_json(folder / "evaluation.json", results.evaluation)
 
 
-def _requests(data: EvaluationSet) -> Iterator[Request]:
-    place_of = {row.number: place for place, row in enumerate(data.rows)}
-    for number, row in stream_rows(data.file, place_of):
-        yield Request(place_of[number], row["question"], row["images"] or [], row["thinking"])
+def load_other(file: Path) -> Other:
+    """Another evaluation to compare with, and its rows' scores where they lie beside it.
+
+    Raises:
+        EvaluationError: it is no evaluation of this command.
+        PairsError: the files beside it cannot be used.
+    """
+    scores = edits = None
+    evaluation = load_evaluation(file)
+    if (beside := file.parent / "scores.parquet").is_file():
+        columns = ("row", "score", "error")
+        scores = {row["row"]: Scored(row["score"], row["error"], None) for row in read_pairs(beside, columns, columns)}
+    if evaluation["sensitivity"] is not None and (beside := file.parent / "edits.parquet").is_file():
+        columns = ("row", "edit", "kind", "score", "error")
+        edits = list(read_pairs(beside, (*columns, "thinking"), columns))
+    return Other(evaluation, scores, edits)
 
 
-def _evaluation(
+def _requests(data: EvaluationSet) -> Iterator[Request[int]]:
+    for place, (_, row) in enumerate(stream_rows(data.file, [row.number for row in data.rows])):
+        yield Request(place, row["question"], row["images"] or [], row["thinking"])
+
+
+def _texts(data: EvaluationSet) -> Iterator[tuple[str, str]]:
+    for _, row in stream_rows(data.file, [row.number for row in data.rows], ("question", "thinking")):
+        yield row["question"], row["thinking"]
+
+
+def evaluation_of(
     data: EvaluationSet,
     scores: Sequence[Scored],
+    blind: Floats | None,
     edited: Sequence[EditedScore] | None,
     config: ClientSettings,
     options: Options,
 ) -> dict[str, Any]:
+    """All figures of an evaluation, with their intervals, as it is written to ``evaluation.json``."""
     trm = values_of(scores)
-    shown = figures.statistics_of(data, scores)
+    shown = figures.statistics_of(data, scores, blind)
     bins = figures.reliability(data.reference, trm)
-    mean_scores = figures.reliability_scores(data.reference, trm)
-    drops = sensitivity.statistics_of(edited, scores) if edited is not None else {}
-    everything = {**shown, **bins, **drops}
-    spans = intervals(everything, data.question, options.resamples, options.seed)
-    done = {name: _figure(statistic, spans[name]) for name, statistic in everything.items()}
+    drops = {} if edited is None else sensitivity.statistics_of(edited, scores, data.reference)
+    theirs = _statistics_of_other(data, options.compare)
+    differences = {
+        f"difference {name}": difference_of(statistic, theirs[name])
+        for name, statistic in (shown | drops).items()
+        if name in theirs
+    }
+    everything = {**shown, **bins, **drops, **differences}
+    spans = intervals(everything, data.cluster, options.resamples, options.seed)
+    done = {name: figure_of(one, spans[name], data.counts(one.rows)) for name, one in everything.items()}
     edges = [k / figures.INTERVALS for k in range(figures.INTERVALS + 1)]
+    mean_scores = figures.reliability_scores(data.reference, trm)
     return {
         "format": FORMAT,
         "settings": _settings(data, config, options),
         "rows_digest": data.digest,
         "counts": figures.counts_of(data, scores),
-        "notes": _notes(data, scores, done),
+        "notes": _notes(data, scores, done, options.compare),
         "figures": {name: done[name] for name in shown},
         "confusion": {"edges": edges, "counts": figures.confusion(data.reference, trm)},
         "reliability": [
             {"from": edges[k], "to": edges[k + 1], "mean_score": mean_scores[k], **done[name]}
             for k, name in enumerate(bins)
         ],
-        "sensitivity": None
-        if edited is None
-        else {
-            name: {
-                **{measure: done[f"{name}.{measure}"] for measure in sensitivity.MEASURES},
-                **sensitivity.counts_of(edited, name),
-            }
-            for name in sensitivity.TITLES
-        },
+        "sensitivity": None if edited is None else _sensitivity(edited, done),
         "worst_rows": [data.rows[place].number for place in figures.worst_rows(data.reference, trm, WORST)],
+        "compared": None
+        if options.compare is None
+        else compared_with(
+            options.compare.evaluation, {name.removeprefix("difference "): done[name] for name in differences}
+        ),
     }
 
 
-def _figure(statistic: Statistic, span: Interval) -> dict[str, Any]:
-    """Value, interval, number of rows (or groups); ``reason`` where the value or its interval is null."""
-    figure = {"value": statistic.value(), "low": span.low, "high": span.high, "n": statistic.n}
-    return figure if span.reason is None else {**figure, "reason": span.reason}
+def _sensitivity(edited: Sequence[EditedScore], done: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        entry: {
+            **{name: done[f"{entry}.{name}"] for name in sensitivity.MEASURES if f"{entry}.{name}" in done},
+            **sensitivity.counts_of(mine),
+        }
+        for entry, mine in sensitivity.entries_of(edited).items()
+    }
+
+
+def _statistics_of_other(data: EvaluationSet, other: Other | None) -> dict[str, Statistic]:
+    """The other evaluation's figures over the same rows, from its scores; none where it is of other rows."""
+    numbers = [row.number for row in data.rows]
+    if other is None or other.scores is None or other.evaluation["rows_digest"] != data.digest:
+        return {}
+    if not set(numbers) <= other.scores.keys():
+        return {}
+    scores = [other.scores[number] for number in numbers]
+    statistics = figures.statistics_of(data, scores)
+    own = {name for name in statistics if not name.endswith("_reference")}
+    if other.edits is None:
+        return {name: statistics[name] for name in own}
+    places = {number: place for place, number in enumerate(numbers)}
+    edited = [
+        EditedScore(
+            places[row["row"]],
+            row["edit"],
+            Edit(row["thinking"], row["kind"]),
+            None if row["thinking"] is None else Scored(row["score"], row["error"], None),
+        )
+        for row in other.edits
+    ]
+    drops = sensitivity.statistics_of(edited, scores, np.full(len(numbers), np.nan))
+    return {name: statistics[name] for name in own} | drops
 
 
 def _settings(data: EvaluationSet, config: ClientSettings, options: Options) -> dict[str, Any]:
-    names = (
-        "model",
-        "score_mode",
-        "structured_output",
-        "temperature",
-        "max_tokens",
-        "max_thinking_chars",
-        "prompt_path",
-    )
     return {
         "file": str(data.file),
         "limit": options.limit,
         "seed": options.seed,
         "bootstrap": options.resamples,
         "edits_limit": options.edits_limit,
-        "urls": list(config.urls),
-        **{name: getattr(config, name) for name in names},
-        "prompt_digest": load_template(config.prompt_path).digest.hex(),
+        **asked_with(config),
+        "judge": None if options.judge is None else asked_with(options.judge),
+        "text_only_rows": None if options.blind is None else options.blind.rows,
     }
 
 
-def _notes(data: EvaluationSet, scores: Sequence[Scored], done: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _notes(
+    data: EvaluationSet, scores: Sequence[Scored], done: Mapping[str, Mapping[str, Any]], other: Other | None
+) -> list[str]:
+    """What a reader of the figures must know."""
     notes = [
         f"the file has no column {name}: {use}"
         for name, use in _COLUMN_USES.items()
@@ -196,22 +290,31 @@ def _notes(data: EvaluationSet, scores: Sequence[Scored], done: Mapping[str, Map
     missing = sum(score.value is None for score in scores)
     if missing:
         notes.append(f"{missing} of {len(scores)} rows have no TRM score: figures of agreement leave them out")
-    unreferenced = figures.counts_of(data, scores)["without_reference"]
-    if unreferenced:
-        notes.append(f"{unreferenced} rows have no reference score")
+    unreferenced = int(np.isnan(data.reference).sum())
+    if 0 < unreferenced < len(scores):
+        notes.append(f"{unreferenced} rows have no reference score: the figures leave them out")
     moved = done.get("unchanged.share_dropped", {}).get("value"), done.get("unchanged.share_rose", {}).get("value")
     if any(moved):
         notes.append("the unchanged text does not always get its score again: drops of the edits hold that noise too")
+    if other is not None:
+        settings = other.evaluation["settings"]
+        notes.append(f"compared with {settings['model']}, evaluated on {settings['file']}")
+        if other.evaluation["rows_digest"] != data.digest:
+            notes.append("the compared evaluation is of other rows: differences are no comparison of the models alone")
+        elif not any(name.startswith("difference ") for name in done):
+            notes.append("no scores.parquet of the same rows lies beside the compared evaluation: no differences")
     return notes
 
 
-def _score_rows(data: EvaluationSet, scores: Sequence[Scored]) -> Iterator[dict[str, Any]]:
-    for row, score in zip(data.rows, scores, strict=True):
+def _score_rows(results: Results) -> Iterator[dict[str, Any]]:
+    blind = [None] * len(results.scores) if results.blind is None else results.blind.tolist()
+    for row, score, text_only in zip(results.data.rows, results.scores, blind, strict=True):
         yield {
             "pair_id": row.pair_id,
             "row": row.number,
             "reference": row.reference,
             "score": score.value,
+            "text_only": text_only,
             "error": score.error,
             "reply": score.reply,
         }
@@ -220,8 +323,9 @@ def _score_rows(data: EvaluationSet, scores: Sequence[Scored]) -> Iterator[dict[
 def _edit_rows(
     data: EvaluationSet, scores: Sequence[Scored], edited: Sequence[EditedScore]
 ) -> Iterator[dict[str, Any]]:
+    nothing = Scored(None, None, None)
     for one in edited:
-        row, scored = data.rows[one.place], one.scored or Scored(None, None, None)
+        row, scored, judged = data.rows[one.place], one.scored or nothing, one.judged or nothing
         yield {
             "pair_id": row.pair_id,
             "row": row.number,
@@ -233,13 +337,17 @@ def _edit_rows(
             "score": scored.value,
             "error": scored.error,
             "reply": scored.reply,
+            "judge_score": judged.value,
+            "judge_error": judged.error,
+            "judge_reply": judged.reply,
+            "text_only_drop": None if np.isnan(one.blind_drop) else one.blind_drop,
         }
 
 
 def _worst(data: EvaluationSet, scores: Sequence[Scored]) -> list[dict[str, Any]]:
     """The rows with the largest disagreement, with texts and images, the worst first."""
     places = figures.worst_rows(data.reference, values_of(scores), WORST)
-    read = dict(stream_rows(data.file, [data.rows[place].number for place in places]))
+    read = dict(stream_rows(data.file, sorted(data.rows[place].number for place in places)))
     return [
         {
             **read[data.rows[place].number],

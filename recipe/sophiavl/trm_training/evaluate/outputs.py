@@ -1,23 +1,33 @@
-"""An evaluation as a JSON file, and as rows of a table that the console and the page share."""
+"""An evaluation as a JSON file, and as tables that the console, the page and the Markdown summary share."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as RichTable
 
+from data_preprocess.core.files import replacing
+from recipe.sophiavl.trm.client_settings import ClientSettings
+from recipe.sophiavl.trm.prompt import load_template
 from recipe.sophiavl.trm_training.evaluate import figures, sensitivity
-from recipe.sophiavl.trm_training.pairs import replacing
+from recipe.sophiavl.trm_training.evaluate.statistics import Interval, Statistic
 
-FORMAT = "sophiavl-trm-evaluation/2"
+FORMAT = "sophiavl-trm-evaluation/3"
+COUNTS = ("n", "questions", "images")
+# What a reader asks first; all figures are in the page and the JSON file.
+_SUMMARY = (
+    *("spearman", "mae", "pairs_ordered", "auc", "pairs_right"),
+    *("best_of_n", "best_of_n_random", "best_of_n_majority", "best_of_n_oracle", "gamma", "distrusted"),
+)
 
 Evaluation = Mapping[str, Any]
+Figure = Mapping[str, Any]
 
 
 class EvaluationError(ValueError):
@@ -25,20 +35,39 @@ class EvaluationError(ValueError):
 
 
 @dataclass(frozen=True)
-class Line:
-    """One figure for people: its title, its value, the other evaluation's (empty without one) and what it rests on."""
+class Table:
+    """Figures for people: `columns` name the cells of each row after its title, the first of `row`."""
 
     title: str
-    value: str
-    other: str
-    difference: str
-    n: str
+    columns: tuple[str, ...]
+    rows: list[tuple[str, ...]]
 
 
-def save_evaluation(file: Path, evaluation: Evaluation) -> None:
-    """Write `evaluation`; equal evaluations give equal files."""
+def figure_of(statistic: Statistic, span: Interval, counts: Mapping[str, int]) -> dict[str, Any]:
+    """Value, interval, and what they rest on; ``reason`` where the value or its interval is null."""
+    figure = {"value": statistic.value(), "low": span.low, "high": span.high, "n": statistic.n, **counts}
+    return figure if span.reason is None else {**figure, "reason": span.reason}
+
+
+def asked_with(config: ClientSettings) -> dict[str, Any]:
+    """How a model was asked, for the settings of a file of figures."""
+    names = (
+        "model",
+        "score_mode",
+        "structured_output",
+        "temperature",
+        "max_tokens",
+        "max_thinking_chars",
+        "prompt_path",
+    )
+    digest = load_template(config.prompt_path).digest.hex()
+    return {"urls": list(config.urls), **{name: getattr(config, name) for name in names}, "prompt_digest": digest}
+
+
+def save_json(file: Path, content: Mapping[str, Any]) -> None:
+    """Write `content`; equal contents give equal files."""
     with replacing(file) as temporary:
-        text = json.dumps(evaluation, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -56,79 +85,126 @@ def load_evaluation(file: Path) -> dict[str, Any]:
         raise EvaluationError(f"--compare {file}: no evaluation.json of this command (format {FORMAT})")
     try:
         # All that will be read of it, now: not after an hour of asking.
-        lines_of(evaluation, evaluation)
-        notes_of(evaluation, evaluation)
+        tables_of(evaluation | {"compared": compared_with(evaluation, {})})
+        str(evaluation["rows_digest"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         what = f"{type(error).__name__}: {error}"
         raise EvaluationError(f"--compare {file}: not as this command wrote it ({what})") from error
     return evaluation
 
 
-def lines_of(evaluation: Evaluation, other: Evaluation | None) -> list[tuple[str, list[Line]]]:
-    """The tables: a title and the lines of each."""
-    shown = evaluation["figures"]
-    names = [*shown, *(name for name in (other or {}).get("figures", {}) if name not in shown)]
-    tables = [("Figures", [_line(_title(name), _at(evaluation, name), _at(other, name)) for name in names])]
-    for measure, title in sensitivity.MEASURES.items():
-        lines = [
-            _line(edit, _drop(evaluation, name, measure), _drop(other, name, measure))
-            for name, edit in sensitivity.TITLES.items()
-            if name in (evaluation["sensitivity"] or {})
+def compared_with(other: Evaluation, differences: Mapping[str, Figure]) -> dict[str, Any]:
+    """What an evaluation keeps of another one beside it: its figures, and the paired `differences` from it."""
+    kept = {name: other[name] for name in ("figures", "reliability", "sensitivity")}
+    return {**kept, "model": other["settings"]["model"], "file": other["settings"]["file"], "differences": differences}
+
+
+def tables_of(evaluation: Evaluation) -> list[Table]:
+    """The tables of an evaluation; columns without any value are left out."""
+    compared = evaluation.get("compared")
+    lines = [
+        [
+            figures.title_of(name),
+            *(evaluation["figures"].get(name + end, {}) for end in figures.RATERS),
+            *_beside(compared, "figures", name, None),
         ]
-        if lines:
-            tables.append((f"Edits of reasoning rated {sensitivity.HIGH} or higher: {title}", lines))
+        for name in _names(evaluation["figures"], compared and compared["figures"])
+    ]
+    tables = [table_of("Figures", [*figures.RATERS.values(), "compared", "difference"], lines)]
+    edits = evaluation["sensitivity"] or {}
+    lines = [
+        [
+            sensitivity.title_of(entry),
+            *(measures.get(name, {}) for name in sensitivity.MEASURES),
+            *_beside(compared, "sensitivity", entry, "mean_drop"),
+        ]
+        for entry, measures in edits.items()
+    ]
+    if lines:
+        title = f"Edits of reasoning rated {sensitivity.HIGH} or higher: drop of the score"
+        tables.append(table_of(title, [*sensitivity.MEASURES.values(), "compared", "difference"], lines))
     return tables
 
 
-def notes_of(evaluation: Evaluation, other: Evaluation | None) -> list[str]:
-    """What a reader of the figures must know."""
-    notes = list(evaluation["notes"])
-    if other is None:
-        return notes
-    model, file = other["settings"]["model"], other["settings"]["file"]
-    notes.append(f"compared with {model}, evaluated on {file}")
-    if other["rows_digest"] != evaluation["rows_digest"]:
-        notes.append("the compared evaluation is of other rows: differences are no comparison of the models alone")
-    return notes
+def _names(*shown: Mapping[str, Any] | None) -> list[str]:
+    """The figures by their names without rater, in the order of the titles, failures by kind last."""
+    names = dict.fromkeys(name for given in shown for name in given or ())
+    return [*figures.TITLES, *(name for name in names if name.startswith("failure."))]
 
 
-def show(evaluation: Evaluation, other: Evaluation | None, console: Console) -> None:
-    """Print the tables and notes."""
-    for title, lines in lines_of(evaluation, other):
-        table = Table(title=escape(title), title_justify="left")
-        table.add_column("", overflow="fold")
-        for heading in ("value", "compared", "difference", "n"):
-            if other is not None or heading in ("value", "n"):
-                table.add_column(heading, justify="right", overflow="fold")
-        for line in lines:
-            middle = (line.other, line.difference) if other is not None else ()
-            table.add_row(*map(escape, (line.title, line.value, *middle, line.n)))
-        console.print(table)
-    for note in notes_of(evaluation, other):
+def _beside(compared: Mapping[str, Any] | None, part: str, name: str, measure: str | None) -> tuple[Figure, Figure]:
+    """The other evaluation's figure, and the difference from it."""
+    if compared is None:
+        return {}, {}
+    other = (compared[part] or {}).get(name, {})
+    key = name if measure is None else f"{name}.{measure}"
+    return other if measure is None else other.get(measure, {}), compared["differences"].get(key, {})
+
+
+def table_of(title: str, columns: Sequence[str], lines: Sequence[Sequence[Any]]) -> Table:
+    """Each line is a title and a figure for each column; how many values they rest on comes last."""
+    rows = []
+    for name, *cells in lines:
+        first = next((cell for cell in cells if cell), {})
+        texts = [_text(cell, first, signed=column == "difference") for column, cell in zip(columns, cells, strict=True)]
+        rows.append((name, *texts, *(str(first.get(count, "")) for count in COUNTS)))
+    used = [0, *(place for place in range(1, len(columns) + 4) if any(row[place] for row in rows))]
+    names = ("", *columns, *COUNTS)
+    return Table(
+        title, tuple(names[place] for place in used[1:]), [tuple(row[place] for place in used) for row in rows]
+    )
+
+
+def _text(figure: Figure, first: Figure, *, signed: bool = False, digits: int = 3) -> str:
+    """Value and interval, with the number of values where the line's first figure rests on another."""
+    if figure.get("value") is None:
+        return f"– ({figure['reason']})" if figure.get("reason") else ""
+    text = f"{figure['value']:{'+' * signed}.{digits}f}"
+    if figure["low"] is not None:
+        text += f" [{figure['low']:.{digits}f}, {figure['high']:.{digits}f}]"
+    return text if signed or figure["n"] == first["n"] else f"{text} (n {figure['n']})"
+
+
+def show(tables: Sequence[Table], notes: Sequence[str], console: Console) -> None:
+    """Print tables and notes."""
+    for table in tables:
+        printed = RichTable(title=escape(table.title), title_justify="left")
+        printed.add_column("", overflow="fold")
+        for column in table.columns:
+            printed.add_column(column, justify="right", overflow="fold")
+        for row in table.rows:
+            printed.add_row(*map(escape, row))
+        console.print(printed)
+    for note in notes:
         console.print(f"note: {escape(note)}", soft_wrap=True, highlight=False)
 
 
-def _title(name: str) -> str:
-    return figures.TITLES.get(name) or f"missing: {name.removeprefix('failure.')}"
-
-
-def _at(evaluation: Evaluation | None, name: str) -> Mapping[str, Any]:
-    return evaluation["figures"].get(name, {}) if evaluation else {}
-
-
-def _drop(evaluation: Evaluation | None, name: str, measure: str) -> Mapping[str, Any]:
-    return ((evaluation or {}).get("sensitivity") or {}).get(name, {}).get(measure, {})
-
-
-def _line(title: str, figure: Mapping[str, Any], other: Mapping[str, Any]) -> Line:
-    values = figure.get("value"), other.get("value")
-    difference = "" if None in values else f"{values[0] - values[1]:+.3f}"
-    return Line(title, _text(figure), _text(other), difference, str(figure.get("n", "")))
-
-
-def _text(figure: Mapping[str, Any]) -> str:
-    if figure.get("value") is None:
-        return f"– ({figure['reason']})" if figure.get("reason") else ""
-    if figure["low"] is None:
-        return f"{figure['value']:.3f}"
-    return f"{figure['value']:.3f} [{figure['low']:.3f}, {figure['high']:.3f}]"
+def summary_of(evaluation: Evaluation) -> str:
+    """The figures that a reader asks for first, as a Markdown table: who is scored is the column."""
+    compared = evaluation.get("compared")
+    lines = [
+        (
+            figures.title_of(name),
+            _beside(compared, "figures", name, None)[0],
+            *(evaluation["figures"].get(name + end, {}) for end in figures.RATERS),
+        )
+        for name in _SUMMARY
+    ]
+    for entry, measures in (evaluation["sensitivity"] or {}).items():
+        title = f"mean drop: {sensitivity.title_of(entry)}"
+        drops = (measures.get(name, {}) for name in ("mean_drop", "judge_drop", "blind_drop"))
+        lines.append((title, _beside(compared, "sensitivity", entry, "mean_drop")[0], *drops))
+    rows = [(title, *(_text(cell, cell, digits=2) for cell in cells)) for title, *cells in lines]
+    heads = ["", "compared", *figures.RATERS.values()]
+    used = [0, *(place for place in range(1, len(heads)) if any(row[place] for row in rows))]
+    counts = evaluation["counts"]
+    written = [[heads[place] for place in used], ["-"] * len(used), *([row[place] for place in used] for row in rows)]
+    return "\n".join(
+        [
+            f"{counts['rows']} rows, {counts['questions']} questions, {counts['images']} images; 95 % intervals by "
+            "tied images",
+            "",
+            *("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in written),
+            "",
+        ]
+    )

@@ -1,46 +1,37 @@
-"""Asks the served TRM for many scores: bounded memory, bounded concurrency, and an early end where nothing comes."""
+"""Asks a served model for many scores, and ends early where the server cannot be used."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from tqdm import tqdm
 
 from recipe.sophiavl.trm.client import ThinkingRewardClient, ThinkingScore
-from recipe.sophiavl.trm_training.evaluate.rows import Floats
+from recipe.sophiavl.trm.client_settings import ClientSettings
+from recipe.sophiavl.trm.structured_output import settle
+from recipe.sophiavl.trm.transport import AttemptError
+from recipe.sophiavl.trm_training.asking import NOT_TRANSPORT, Request, ask_all, kinds, storable_reply
+from recipe.sophiavl.trm_training.evaluate.statistics import Floats
 
-UNREADABLE = ("unparsable", "no_mass", "no_logprobs")
-"""Reasons of a missing score that are the TRM's own: it replied, but its reply holds no score."""
-NOT_TRANSPORT = (*UNREADABLE, "bad_image")
 MAX_REPLY_CHARS = 4000
 # Fewer failures than this say nothing about the server yet.
 _ENOUGH_TO_JUDGE = 64
-_FEED = 16
+_NOT_THERE = ("connect", "disconnected", "timeout")
+_ADVICE = (
+    "Look at the server's log, and try python -m recipe.sophiavl.trm.preflight with the same settings; a slow server "
+    "wants a higher --timeout-s or a lower --max-concurrency"
+)
 
 
-class ServerError(RuntimeError):
+class ServerError(ConnectionError):
     """The server cannot be used; the message says how its requests failed and what to look at."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """One text to be scored. `key` is its place among the results; `images` are what `ThinkingRewardClient` takes."""
-
-    key: int
-    question: str
-    images: Sequence[Any]
-    thinking: str
-
-
-@dataclass(frozen=True)
 class Scored:
-    """A score in [0, 1], or None with the reason (see `ThinkingScore.error`); `reply` is the TRM's text, if any."""
+    """A score in [0, 1], or None with the reason (see `ThinkingScore.error`); `reply` is the model's text, if any."""
 
     value: float | None
     error: str | None
@@ -52,10 +43,31 @@ def values_of(scores: Sequence[Scored]) -> Floats:
     return np.array([np.nan if score.value is None else score.value for score in scores], dtype=np.float64)
 
 
+async def settled(config: ClientSettings) -> ClientSettings:
+    """The settings with the structured output that the servers have; finds a server that is not there at once.
+
+    Raises:
+        ServerError: a server is not there, or fails.
+        SettingsError: a structured output that is insisted on is not enforced.
+    """
+    try:
+        async with ThinkingRewardClient(replace(config, structured_output="off")) as client:
+            for url in config.urls:
+                try:
+                    await client.models(url)
+                except AttemptError as error:
+                    # Whatever else it answers, it is there: not every server lists its models.
+                    if error.kind in _NOT_THERE:
+                        raise
+        return await settle(config)
+    except AttemptError as error:
+        raise ServerError(f"{', '.join(config.urls)}: {error}. {_ADVICE}") from error
+
+
 async def score_all(
-    client: ThinkingRewardClient, requests: Iterable[Request], total: int, label: str
+    client: ThinkingRewardClient, requests: Iterable[Request[int]], total: int, label: str
 ) -> dict[int, Scored]:
-    """Scores by the keys of the requests, of which hardly more than ``max_concurrency`` are in memory at once.
+    """Scores by the keys of the requests, of which no more than ``max_concurrency`` are in memory at once.
 
     Args:
         total: most requests that will come.
@@ -66,67 +78,22 @@ async def score_all(
     """
     scores: dict[int, Scored] = {}
     failures: Counter[str] = Counter()
-    pending: set[asyncio.Task[tuple[int, ThinkingScore]]] = set()
-    with tqdm(total=total, desc=label, unit="score") as bar:
 
-        async def settle(most: int) -> None:
-            nonlocal pending
-            while len(pending) > most:
-                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    key, score = task.result()
-                    scores[key] = Scored(score.value, score.error, _reply(score))
-                    if score.error is not None and score.error not in NOT_TRANSPORT:
-                        failures[score.error] += 1
-                    bar.update()
-                _judge(failures, bar.n, total, client)
+    def take(request: Request[int], score: ThinkingScore) -> None:
+        scores[request.key] = Scored(score.value, score.error, storable_reply(score, MAX_REPLY_CHARS))
+        if score.error is not None and score.error not in NOT_TRANSPORT:
+            failures[score.error] += 1
+        _judge(failures, len(scores), total, client)
 
-        try:
-            async for request in _fed(iter(requests)):
-                await settle(client.config.max_concurrency - 1)
-                pending.add(asyncio.create_task(_score(client, request)))
-            await settle(0)
-            bar.total = bar.n
-            bar.refresh()
-            _judge(failures, bar.n, bar.n, client)
-        finally:
-            for task in pending:
-                task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+    await ask_all(client, requests, take, bound=client.config.max_concurrency, total=total, label=label)
+    _judge(failures, len(scores), len(scores), client)
     return scores
-
-
-async def _score(client: ThinkingRewardClient, request: Request) -> tuple[int, ThinkingScore]:
-    return request.key, await client.score(request.question, request.images, request.thinking)
-
-
-async def _fed(requests: Iterator[Request]) -> AsyncIterator[Request]:
-    """The requests, read from their file in a thread: requests under way go on meanwhile."""
-    while batch := await asyncio.to_thread(lambda: list(islice(requests, _FEED))):
-        for request in batch:
-            yield request
-
-
-def _reply(score: ThinkingScore) -> str | None:
-    """The reply as text that every file can hold: JSON can bring half a surrogate pair."""
-    if score.reply is None:
-        return None
-    return score.reply[:MAX_REPLY_CHARS].encode("utf-8", "replace").decode("utf-8")
 
 
 def _judge(failures: Counter[str], done: int, total: int, client: ThinkingRewardClient) -> None:
     failed = failures.total()
     if done < min(_ENOUGH_TO_JUDGE, total) or 2 * failed <= done:
         return
-    attempts = client.metrics()["attempt_failures"]
     raise ServerError(
-        f"{failed} of the first {done} scores from {', '.join(client.config.urls)} failed: {_kinds(failures)}; HTTP "
-        f"requests that failed: {_kinds(attempts)}. Look at the server's log, and try "
-        "python -m recipe.sophiavl.trm.preflight with the same settings; a slow server wants a higher "
-        "--timeout-s or a lower --max-concurrency"
+        f"{failed} of the first {done} scores from {', '.join(client.config.urls)} failed: {kinds(failures)}. {_ADVICE}"
     )
-
-
-def _kinds(counts: Mapping[str, int]) -> str:
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{kind} ({count})" for kind, count in ordered) or "none"
