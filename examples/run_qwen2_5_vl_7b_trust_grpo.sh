@@ -12,12 +12,17 @@ Environment:
   TRAIN_FILES  RL parquet for training: a file, a pattern, or [a list] (default: data/sophiavl_130k/train-*.parquet)
   VAL_FILES    RL parquet for validation, likewise    (default: data/sophiavl_130k/val-*.parquet)
   MODEL        policy to start from                   (default: Qwen/Qwen2.5-VL-7B-Instruct)
-  TRM_URL      OpenAI-compatible base URL of the thinking reward model (default: http://127.0.0.1:8000/v1)
+  TRM_URL      OpenAI-compatible base URL of the thinking reward model (default: http://127.0.0.1:8000/v1);
+               it needs GPUs that the training does not use, and with NODES > 1 the address of its machine
   TRM_MODEL    name under which it is served          (default: sophiavl-trm)
   GPUS         GPUs per node                          (default: 8)
-  NODES        nodes of the Ray cluster               (default: 1)
+  NODES        nodes of the Ray cluster that RAY_ADDRESS names (default: 1)
   NAME         experiment name                        (default: qwen2_5_vl_7b_trust_grpo)
   OUT          folder for checkpoints, dumps, metrics (default: outputs/NAME)
+
+verl itself hosts the thinking reward model with
+  serving=pool reward.reward_model.model_path=TRM        on GPUs of its own
+  serving=colocated reward.reward_model.model_path=TRM   on the GPUs that train, between rollout and update
 
 The ablations of the paper are one override each:
   thinking_reward=outcome_only             plain GRPO

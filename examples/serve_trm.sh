@@ -17,7 +17,9 @@ Environment:
   MAX_LEN    longest conversation in tokens   (default: 16384)
   PREFLIGHT  flags of the check, or "off"     (default: none)
   WAIT       seconds to wait for the server   (default: 1800)
+  API_SERVERS  processes that read requests and their images (default: one for 8 cores, 8 at most)
 
+It takes GPUs that the training does not use (CUDA_VISIBLE_DEVICES), or a machine of its own.
 Prefix caching (on by default in vLLM) is what makes groups cheap: leave it on.
 HELP
 }
@@ -32,6 +34,8 @@ PROMPT="${PROMPT:-}"                   # template that it was trained on
 MAX_LEN="${MAX_LEN:-16384}"            # longest conversation in tokens
 PREFLIGHT="${PREFLIGHT:-}"             # flags of the check, or "off"
 WAIT="${WAIT:-1800}"                   # seconds to wait for the server
+cores="$(nproc)"
+API_SERVERS="${API_SERVERS:-$((cores < 16 ? 1 : cores > 64 ? 8 : cores / 8))}" # processes that read requests
 
 [[ -d .venv && -z "${VIRTUAL_ENV:-}" ]] && source .venv/bin/activate
 source examples/common.sh
@@ -48,7 +52,7 @@ server=""
 trap '[[ -z "$server" ]] || stop_group "$server"' EXIT
 trap 'exit 130' INT TERM
 setsid vllm serve "$model" --served-model-name "$TRM_MODEL" --host "$HOST" --port "$PORT" --max-model-len "$MAX_LEN" \
-  "$@" 2>&1 &
+  --api-server-count "$API_SERVERS" "$@" 2>&1 &
 server=$!
 check_host="$HOST"
 [[ "$HOST" != 0.0.0.0 ]] || check_host=127.0.0.1

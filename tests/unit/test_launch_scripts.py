@@ -76,6 +76,51 @@ def test_training_names_the_setting_whose_pattern_matches_nothing(tmp_path, scri
     assert f"{name}={absent} does not exist" in done.stderr
 
 
+PAPER = "run_qwen2_5_vl_7b_trust_grpo.sh"
+HOSTED = "reward.reward_model.model_path=trm"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "nodes", "composes_to"),
+    [
+        (["serving=pool", HOSTED], "2", ["mode: pool", "free_cache_engine: false", "nnodes: 2"]),
+        (["serving=colocated", HOSTED, "trainer.v1.trainer_mode=colocate_async"], "1", ["mode: colocated"]),
+    ],
+    ids=["pool on several nodes", "colocated and asynchronous"],
+)
+def test_the_papers_run_composes_where_verl_hosts_the_trm(overrides, nodes, composes_to):
+    done = run(PAPER, "--dry-run", *overrides, VIRTUAL_ENV=sys.prefix, NODES=nodes)
+    assert done.returncode == 0, done.stderr
+    for line in (*composes_to, "The configuration is valid."):
+        assert line in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("overrides", "nodes", "says"),
+    [
+        ([], "2", "thinking_reward.urls holds http://127.0.0.1:8000/v1, and trainer.nnodes=2"),
+        (["trainer.v1.trainer_mode=separate_async"], "1", "ppo_mini_batch_size=16: set the latter to 4"),
+    ],
+    ids=["a loopback TRM for several nodes", "separate_async"],
+)
+def test_the_papers_run_stops_with_the_setting_to_change(overrides, nodes, says):
+    done = run(PAPER, "--dry-run", *overrides, VIRTUAL_ENV=sys.prefix, NODES=nodes)
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("cores", "servers"), [(2, 1), (32, 4), (192, 8)])
+def test_a_served_trm_reads_requests_in_several_processes(tmp_path, cores, servers):
+    for name, body in (("vllm", 'echo "vllm $*"'), ("nproc", f"echo {cores}")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = run("serve_trm.sh", "MODEL", "--dtype", "half", VIRTUAL_ENV=sys.prefix, PATH=path)
+    assert f"--api-server-count {servers} --dtype half" in done.stdout
+    assert "the server ended while starting" in done.stderr
+
+
 def test_the_pipeline_keeps_no_stages_of_other_settings(tmp_path):
     (tmp_path / "settings").write_text("COLLECT_STEPS=8 EPOCHS=20 DATA_DIR=data\n")
     done = run("trm_pipeline_cpu.sh", VENV=sys.prefix, RUN_DIR=str(tmp_path), COLLECT_STEPS="4")
