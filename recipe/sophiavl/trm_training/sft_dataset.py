@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
+import pyarrow.compute as pc
 import torch
 from omegaconf import DictConfig
-from PIL import Image
+from PIL import Image, ImageOps
 from verl.utils.dataset.multiturn_sft_dataset import MultiTurnSFTDataset
 from verl.utils.tokenizer.chat_template import extract_system_prompt_and_generation
 
@@ -109,21 +111,13 @@ class _Rows:
 
     def __init__(self, rows: datasets.Dataset) -> None:
         self._rows = rows
-
-    @property
-    def iloc(self) -> _Rows:
-        return self
+        self.iloc = self
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __getitem__(self, item: int) -> _Row:
-        return _Row(self._rows[int(item)])
-
-
-class _Row(dict):
-    def to_dict(self) -> dict[str, Any]:
-        return dict(self)
+    def __getitem__(self, item: int) -> SimpleNamespace:
+        return SimpleNamespace(to_dict=lambda: self._rows[int(item)])
 
 
 def conversation(
@@ -155,16 +149,14 @@ def score_text(score: float) -> str:
 
 
 def rgb_image(data: bytes) -> Image.Image:
-    """Decode an image as vLLM does when it serves: transparency lies on white."""
-    image = Image.open(io.BytesIO(data))
-    if image.mode == "RGB":
-        return image
-    if image.mode in ("RGBA", "LA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        white = Image.new("RGB", image.size, "white")
-        white.paste(image, mask=image.getchannel("A"))
-        return white
-    return image.convert("RGB")
+    """Decode an image as vLLM does when it serves: turned upright by its EXIF, transparency on white."""
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    image = image.convert("RGBA")
+    white = Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image.getchannel("A"))
+    return white
 
 
 def check_columns(rows: datasets.Dataset, files: Sequence[str], target: str) -> None:
@@ -181,11 +173,11 @@ def check_columns(rows: datasets.Dataset, files: Sequence[str], target: str) -> 
             "made by recipe.sophiavl.trm_training.balance or data_preprocess.sophiavl_thinking_156k"
             + (". Without the judge's replies use data.target=score" if missing == ["reply"] else "")
         )
+    where = ", ".join(files)
     for name in names:
-        column = rows.data.column(name)
-        if column.null_count and name != "images":
-            row = next(i for i, valid in enumerate(column.is_valid().to_pylist()) if not valid)
-            raise ValueError(f"{', '.join(files)}: row {row} has no {name}")
+        empty = pc.index(pc.is_null(rows.data.column(name)), True).as_py()
+        if empty >= 0 and name != "images":
+            raise ValueError(f"{where}: row {empty} has no {name}")
     for row, score in enumerate(rows.data.column("score").to_pylist()):
         if not isinstance(score, (int, float)) or not 0.0 <= score <= 1.0:
-            raise ValueError(f"{', '.join(files)}: row {row}: score {score!r} is not in [0, 1]")
+            raise ValueError(f"{where}: row {row}: score {score!r} is not in [0, 1]")

@@ -115,6 +115,22 @@ def test_images_become_rgb_on_white(mode, color, seen):
     assert rgb_image(png(mode, color)).getpixel((0, 0)) == seen
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_images_are_turned_upright_as_the_server_turns_them(kind):
+    """EXIF orientation 6: the camera was held on its side."""
+    picture = Image.new("RGB", (8, 16), "red")
+    picture.paste("blue", (0, 0, 8, 8))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    picture.save(file, kind, exif=exif.tobytes())
+    turned = rgb_image(file.getvalue())
+    assert turned.size == (16, 8)
+    left, right = turned.getpixel((2, 4)), turned.getpixel((13, 4))
+    assert left[0] > 200 > 50 > left[2]
+    assert right[2] > 200 > 50 > right[0]
+
+
 @pytest.mark.parametrize(("score", "text"), [(0.0, "0.0"), (0.149, "0.1"), (0.95, "1.0"), (1.0, "1.0"), (0.3, "0.3")])
 def test_score_text_is_the_nearest_value(score, text):
     assert score_text(score) == text
