@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward_score.format import parse_response
-from reward_score.free_form import score_free_form
 from reward_score.multiple_choice import score_multiple_choice
 from reward_score.numerical import score_numerical
 from reward_score.ocr import score_ocr
@@ -77,6 +76,9 @@ def score_outcome(
     elif kind == "ocr":
         reward = score_ocr(parsed.answer, truth, settings.ocr_reward)
     else:
+        # Here and not at the top: it imports nltk, seconds and 150 MiB that preprocessing's workers do without.
+        from reward_score.free_form import score_free_form
+
         reward = score_free_form(parsed.answer, truth)
     return OutcomeScore(reward=reward, format_ok=True, answer=parsed.answer)
 
