@@ -15,24 +15,23 @@ pytestmark = pytest.mark.e2e
 STEPS = 2
 
 
-@pytest.mark.parametrize("mode", ["pool", "colocated"])
-def test_hosted_trm_scores_every_response(tmp_path: Path, data_files: dict[str, Path], mode: str) -> None:
-    own_pool = mode == "pool"
+@pytest.mark.parametrize(("mode", "replicas", "gpus"), [("pool", 2, 3), ("colocated", 1, 1)])
+def test_hosted_trm_scores_every_response(
+    tmp_path: Path, data_files: dict[str, Path], mode: str, replicas: int, gpus: int
+) -> None:
     run = TrainingRun(
         tmp_path,
         f"data.train_files={data_files['train']}",
         f"data.val_files={data_files['val']}",
         *batches(prompts=4, responses=4),
-        f"thinking_reward.mode={mode}",
-        "reward.reward_model.enable=true",
-        f"reward.reward_model.enable_resource_pool={str(own_pool).lower()}",
-        "reward.reward_model.n_gpus_per_node=1",
-        f"reward.reward_model.nnodes={int(own_pool)}",
+        f"serving={mode}",
+        # two replicas in the pool: each question goes to the one that has its prefix
+        f"reward.reward_model.n_gpus_per_node={replicas}",
         f"reward.reward_model.model_path={MODELS / 'trm'}",
         "reward.reward_model.rollout.max_model_len=4096",
         "reward.reward_model.rollout.max_num_seqs=32",
         "reward.reward_model.rollout.max_num_batched_tokens=4096",
-        f"ray_kwargs.ray_init.num_gpus={1 + own_pool}",
+        f"ray_kwargs.ray_init.num_gpus={gpus}",
         f"trainer.total_training_steps={STEPS}",
         "trainer.val_before_train=false",
         f"trainer.test_freq={STEPS}",

@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.test_training import complete, equation_3
 from tests.support.cluster import NODES, Cluster, KeyedTrm
 from tests.support.training import TrainingRun, batches
+from tests.support.vllm_server import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -31,12 +32,9 @@ def trm() -> Iterator[KeyedTrm]:
         yield server
 
 
-@pytest.fixture(scope="module")
-def run(
-    tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], cluster: Cluster, trm: KeyedTrm
-) -> TrainingRun:
-    training = TrainingRun(
-        tmp_path_factory.mktemp("run"),
+def on_cluster(folder: Path, data_files: dict[str, Path], cluster: Cluster, url: str) -> TrainingRun:
+    return TrainingRun(
+        folder,
         f"data.train_files={data_files['train']}",
         f"data.val_files={data_files['val']}",
         *batches(prompts=4, responses=4),
@@ -46,7 +44,7 @@ def run(
         f"+ray_kwargs.ray_init.address={cluster.address}",
         # Ray takes no resources for a cluster that is there
         *(f"ray_kwargs.ray_init.{name}=null" for name in ("num_cpus", "num_gpus", "object_store_memory")),
-        f"thinking_reward.urls=[{trm.url}]",
+        f"thinking_reward.urls=[{url}]",
         "thinking_reward.api_key_env=TRM_KEY",
         f"trainer.total_training_steps={STEPS}",
         "trainer.val_before_train=false",
@@ -54,7 +52,25 @@ def run(
         f"trainer.save_freq={STEPS}",
         environment={"TRM_KEY": KEY},
     )
-    return training.run()
+
+
+@pytest.fixture(scope="module")
+def run(
+    tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], cluster: Cluster, trm: KeyedTrm
+) -> TrainingRun:
+    return on_cluster(tmp_path_factory.mktemp("run"), data_files, cluster, trm.url).run()
+
+
+def test_a_trm_that_the_nodes_cannot_reach_stops_the_run_before_a_model_is_loaded(
+    tmp_path: Path, data_files: dict[str, Path], cluster: Cluster, trm: KeyedTrm
+) -> None:
+    url = trm.url.replace(f":{trm.port}", f":{free_port()}")
+    refused = on_cluster(tmp_path, data_files, cluster, url)
+    assert refused.start().wait() == 1
+    log = refused.log.read_text()
+    assert "error: thinking reward model failed its preflight" in log
+    assert all(f"({url}, asked from {node})" in log for node in NODES)
+    assert "WorkerDict" not in log
 
 
 def test_both_nodes_train_generate_and_score(run: TrainingRun, trm: KeyedTrm) -> None:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from aiohttp import web
 from ray._private.services import node_ip_address_from_perspective
 
 from tests.support.stand_in import Handler, completion, make_app
-from tests.support.vllm_server import free_port
+from tests.support.vllm_server import START_LIMIT_S, free_port
 
 NODES = ("127.0.0.2", "127.0.0.3")
 
@@ -44,6 +45,12 @@ class Cluster:
     def __enter__(self) -> Cluster:
         self._start(NODES[0], "--head", f"--port={self._port}", f"--temp-dir={self._session}")
         self._start(NODES[1], f"--address={self.address}")
+        limit = time.monotonic() + START_LIMIT_S
+        while not all("Ray runtime started" in log.read_text() for log in self._folder.rglob("ray.log")):
+            if time.monotonic() > limit:
+                self.__exit__()
+                raise RuntimeError(f"the nodes do not start; their logs lie in {self._folder}")
+            time.sleep(0.2)
         return self
 
     def _start(self, ip: str, *arguments: str) -> None:
@@ -79,6 +86,7 @@ class KeyedTrm:
 
     Attributes:
         url: base URL to ask.
+        port: its port.
         asked_from: addresses of the nodes (`NODES`) whose processes asked for a score.
         processes: (title, node) of every Ray process on the machine when a reward worker asked first.
         refused: requests without the key.
@@ -109,7 +117,8 @@ class KeyedTrm:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "0.0.0.0", 0)
         await site.start()
-        return f"http://{node_ip_address_from_perspective()}:{site._server.sockets[0].getsockname()[1]}/v1"
+        self.port = site._server.sockets[0].getsockname()[1]
+        return f"http://{node_ip_address_from_perspective()}:{self.port}/v1"
 
     @web.middleware
     async def _check_key(self, request: web.Request, handler: Handler) -> web.StreamResponse:
