@@ -45,11 +45,10 @@ settings="COLLECT_STEPS=$COLLECT_STEPS EPOCHS=$EPOCHS DATA_DIR=$DATA_DIR"
 [[ "$(<"$RUN_DIR/settings")" == "$settings" ]] ||
   stop "$RUN_DIR was made with $(<"$RUN_DIR/settings"): set these again, give another RUN_DIR, or start over with --fresh"
 
-server="" job=""
+server="" judge="" job=""
 cleanup() {
   trap - EXIT INT TERM
-  [[ -z "$job" ]] || stop_group "$job"
-  [[ -z "$server" ]] || stop_group "$server"
+  for group in $job $server $judge; do stop_group "$group"; done
 }
 trap cleanup EXIT
 trap 'echo; echo "Stopping. Run the same command again to go on."; exit 130' INT TERM
@@ -79,6 +78,15 @@ serve() {
 }
 stop_server() { stop_group "$server"; server=""; }
 
+# start_judge: serves the judge by rule on a free port until the end; it tells the score of any text about easy-VQA
+start_judge() {
+  [[ -z "$judge" ]] || return 0
+  judge_port="$(free_port)"
+  setsid python examples/quickstart/judge_server.py --port "$judge_port" >"$RUN_DIR/judge.log" 2>&1 &
+  judge=$!
+  wait_for_server "http://127.0.0.1:$judge_port/health" "$judge" "$RUN_DIR/judge.log" 60
+}
+
 asked=(--prompt-path "$PROMPT" --max-thinking-chars 1000 --max-tokens 48)
 
 [[ -f "$DATA_DIR/train.parquet" && -f "$DATA_DIR/val.parquet" ]] || python -m data_preprocess.easy_vqa --out "$DATA_DIR"
@@ -102,14 +110,10 @@ stage collect "$RUN_DIR/pairs.parquet" \
   --out "$RUN_DIR/pairs.parquet"
 
 if [[ ! -f "$RUN_DIR/annotated.parquet" ]]; then
-  port="$(free_port)"
-  setsid python examples/quickstart/judge_server.py --port "$port" >"$RUN_DIR/judge.log" 2>&1 &
-  server=$!
-  wait_for_server "http://127.0.0.1:$port/health" "$server" "$RUN_DIR/judge.log" 60
+  start_judge
   stage annotate "$RUN_DIR/annotated.parquet" \
     python -m recipe.sophiavl.trm_training.annotate "$RUN_DIR/pairs.parquet" --out "$RUN_DIR/annotated.parquet" \
-    --url "http://127.0.0.1:$port/v1" --model rule-judge --structured-output off "${asked[@]}"
-  stop_server
+    --url "http://127.0.0.1:$judge_port/v1" --model rule-judge --structured-output off "${asked[@]}"
 fi
 
 # easy-VQA's rule gives few different scores: intervals that no reasoning falls into stay empty.
@@ -129,13 +133,17 @@ for name in untrained trained; do
     how=(--structured-output on --no-edits)
   else
     serve "$name" "$RUN_DIR/sft/checkpoints"
-    how=(--structured-output off --compare "$RUN_DIR/untrained/evaluation.json")
+    # The judge is asked about edited texts too: how much of a drop is the edit's form is told by its own.
+    start_judge
+    how=(--structured-output off --compare "$RUN_DIR/untrained/evaluation.json"
+      --reference-url "http://127.0.0.1:$judge_port/v1" --reference-model rule-judge --reference-structured-output off)
   fi
   stage "evaluate-$name" "$RUN_DIR/$name/evaluation.json" \
     python -m recipe.sophiavl.trm_training.evaluate "$RUN_DIR/trm/test.parquet" --out "$RUN_DIR/$name" \
-    --url "http://127.0.0.1:$port/v1" --model trm "${asked[@]}" "${how[@]}"
+    --url "http://127.0.0.1:$port/v1" --model trm --blind-baseline "$RUN_DIR/trm/train.parquet" \
+    "${asked[@]}" "${how[@]}"
   stop_server
 done
-# of each progress bar its last state only
-sed "s/.*\r//" "$RUN_DIR/evaluate-trained.log"
+# Compared: the untrained model. All figures are in the page.
+cat "$RUN_DIR/trained/summary.md"
 echo "pictures: $RUN_DIR/trm/distribution.png, $RUN_DIR/trained/evaluation.html"
