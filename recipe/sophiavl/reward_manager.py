@@ -42,7 +42,7 @@ class ThinkingRewardManager(RewardManagerBase):
         config: verl's whole configuration, with the group ``thinking_reward``.
         tokenizer: the policy's tokenizer.
         compute_score: unused; the outcome reward is ``reward_score.score_outcome``.
-        reward_router_address: ``host:port`` of verl's router, where verl hosts the reward model.
+        reward_router_address: ``host:port,host:port`` of the replicas, where verl hosts the reward model.
         reward_model_tokenizer: unused; the TRM is asked over its chat endpoint.
     """
 
