@@ -243,7 +243,7 @@ def _flat(image: Image.Image) -> Image.Image:
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image, mask=image.getchannel("A"))
         return flat
-    return image if image.mode == "L" else image.convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def _digest(image: Image.Image) -> bytes:
@@ -252,8 +252,8 @@ def _digest(image: Image.Image) -> bytes:
     hasher = sha256(f"{image.width} {image.height} ".encode())
     rows = max(1, _STRIP_PIXELS // image.width)
     for top in range(0, image.height, rows):
-        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        hasher.update(_flat(strip).convert("RGB").tobytes())
+        strip = _flat(image.crop((0, top, image.width, min(top + rows, image.height))))
+        hasher.update((strip if strip.mode == "RGB" else strip.convert("RGB")).tobytes())
     return hasher.digest()[:DIGEST_BYTES]
 
 
