@@ -25,7 +25,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
-from tqdm import tqdm
 
 from recipe.sophiavl.trm.arguments import add_client_arguments, client_settings
 from recipe.sophiavl.trm.client import ThinkingRewardClient, ThinkingScore
@@ -37,7 +36,7 @@ from recipe.sophiavl.trm.transport import AttemptError
 from recipe.sophiavl.trm_training.asking import NOT_TRANSPORT, Request, ask_all, kinds, storable_reply
 from recipe.sophiavl.trm_training.commands import DONE, FAILED, add_settings, exit_status, read_settings
 from recipe.sophiavl.trm_training.journal import Journal, Known, Result
-from recipe.sophiavl.trm_training.pairs import PairsError, image_bytes, read_pairs, write_pairs
+from recipe.sophiavl.trm_training.pairs import PairsError, image_bytes, read_files, write_pairs
 from recipe.sophiavl.validation import FLAGS, settings_group
 
 MAX_REPLY_CHARS = 20_000
@@ -156,8 +155,8 @@ def annotate(files: Sequence[Path], out: Path, config: ClientSettings, settings:
             summary.unreadable.update(result.error for result in known if result.error is not None)
         summary.written = not summary.missing or settings.allow_missing
         if summary.written:
-            rows = tqdm(_rows(files, None, settings.limit), desc="writing", unit="row", total=summary.rows)
-            write_pairs(out, (_annotated(row, journal, settings.samples) for _, row in rows))
+            rows = islice(read_files(files, "write"), settings.limit)
+            write_pairs(out, (_annotated(row, journal, settings.samples) for _, _, row in rows))
     return summary
 
 
@@ -182,20 +181,10 @@ def asked_with(config: ClientSettings) -> dict[str, Any]:
     }
 
 
-def _rows(
-    files: Sequence[Path], columns: Sequence[str] | None, limit: int | None
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of all files in order, each with the words that say where it stands."""
-    rows = (
-        (f"{file}, row {number}", row) for file in files for number, row in enumerate(read_pairs(file, columns, _NEEDS))
-    )
-    return islice(rows, limit)
-
-
 def _check_rows(files: Sequence[Path], settings: AnnotateSettings, summary: Summary) -> Sequence[str]:
     """Check the text of every row before the first one is paid for; the different pairs, in order."""
     digests: dict[str, bytes] = {}
-    for where, row in tqdm(_rows(files, _TEXTS, settings.limit), desc="reading", unit="row"):
+    for _, where, row in islice(read_files(files, "read", _TEXTS, _NEEDS), settings.limit):
         summary.rows += 1
         for name in _TEXTS:
             if not isinstance(row[name], str) or not row["pair_id"]:
@@ -240,7 +229,7 @@ async def _ask(
 
 
 def _requests(files: Sequence[Path], todo: dict[str, Sequence[int]], limit: int | None) -> Iterator[Request[_Sample]]:
-    for where, row in _rows(files, _NEEDS, limit):
+    for _, where, row in islice(read_files(files, "ask about", _NEEDS), limit):
         if samples := todo.pop(row["pair_id"], ()):
             images = image_bytes(row, where)
             for sample in samples:

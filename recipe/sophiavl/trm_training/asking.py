@@ -63,7 +63,7 @@ async def ask_all(
         while True:
             async with reading:
                 request = None if enough else await asyncio.to_thread(next, waiting, None)
-            if request is None:
+            if request is None or enough:
                 return
             score = await client.score(request.question, request.images, request.thinking)
             # No await from here on: see `take`.

@@ -29,20 +29,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from rich.console import Console
 from rich.table import Column, Table
-from tqdm import tqdm
 
 from data_preprocess.core.files import replacing, write_json
 from recipe.sophiavl.trm_training.commands import DONE, add_settings, exit_status, read_settings
 from recipe.sophiavl.trm_training.filters import OFF_BY_DEFAULT, RULES, FilterLimits, Rule, chosen_rules, first_hit
 from recipe.sophiavl.trm_training.intervals import INTERVAL_NAMES, INTERVALS, draw_distribution, interval
-from recipe.sophiavl.trm_training.pairs import (
-    LIGHT_COLUMNS,
-    PAIR_SCHEMA,
-    PairsError,
-    count_pairs,
-    read_pairs,
-    write_pairs,
-)
+from recipe.sophiavl.trm_training.pairs import LIGHT_COLUMNS, PAIR_SCHEMA, PairsError, read_files, write_pairs
 from recipe.sophiavl.trm_training.sides import SIDES, sides_of
 from recipe.sophiavl.validation import FLAGS, SettingsError, settings_group
 
@@ -150,84 +142,65 @@ def choose(rows: Sequence[tuple[int, str, float]], settings: BalanceSettings) ->
     return chosen
 
 
-class Balancer:
-    """Decides about every row from its light columns.
-
-    Attributes:
-        result: what became of the rows.
-        numbers: rows of each side as they are numbered over all files; those to train on in the order in which they
-            are written.
+def sort_rows(
+    files: Sequence[Path],
+    settings: BalanceSettings,
+    rules: Mapping[str, Rule],
+    limits: FilterLimits,
+    reject: Callable[[Mapping[str, Any]], None],
+) -> tuple[Balanced, dict[str, list[int]]]:
+    """Decide about every row from its light columns.
 
     Args:
         reject: gets what is said of each row that is left out.
 
+    Returns:
+        What became of the rows; and the rows of each side as they are numbered over all files, those to train on in the
+        order in which they are written.
+
     Raises:
-        PairsError: a file can't be read or lacks a column, or a score is not in [0, 1].
+        PairsError: a file can't be read or lacks a column, or a row has a value that is not possible.
     """
-
-    def __init__(
-        self,
-        files: Sequence[Path],
-        settings: BalanceSettings,
-        rules: Mapping[str, Rule],
-        limits: FilterLimits,
-        reject: Callable[[Mapping[str, Any]], None],
-    ) -> None:
-        self.result = Balanced()
-        self.numbers: dict[str, list[int]] = {"train": [], "val": [], "test": []}
-        self._rules, self._limits, self._write = rules, limits, reject
-        self._scores: dict[str, float] = {}
-        self._left: list[tuple[str, int, str, float]] = []
-        sides = iter(sides_of(files, settings.test_fraction, settings.val_fraction, settings.seed, needs=_NEEDS))
-        for file in files:
-            rows = read_pairs(file, LIGHT_COLUMNS, _NEEDS)
-            progress = tqdm(rows, unit="row", desc=f"read {file.name}", total=count_pairs(file))
-            for number, row in enumerate(progress):
-                self._take(row, next(sides), f"{file}, row {number}")
-        # By pair_id: the order of the files changes nothing, but which score of a pair that two files hold is taken.
-        self._left.sort()
-        self.numbers["train"] = choose([row[1:] for row in self._left], settings)
-        self._count()
-
-    def _take(self, row: Mapping[str, Any], side: str, where: str) -> None:
-        number = self.result.rows
-        self.result.rows += 1
-        for name in ("pair_id", "question_id", "question", "thinking"):
-            if not isinstance(row[name], str):
-                raise PairsError(f"{where}, field {name}: must be text, not {type(row[name]).__name__}")
-        pair, score = row["pair_id"], row["score"]
-        if score is not None:
-            try:
-                place = interval(score)
-            except (ValueError, TypeError) as error:  # out of range; no number
-                raise PairsError(f"{where}, field score: {error}") from error
-            if pair in self._scores:
-                self._reject(row, *_duplicate(score, self._scores[pair]))
-                return
-            self._scores[pair] = score
-            if side == "train":
-                self.result.before[place] += 1
-        rules = {"no_score": self._rules["no_score"]} if side == "test" else self._rules
-        hit = first_hit(row, rules, self._limits)
+    result, numbers = Balanced(), {side: [] for side in SIDES}
+    scores: dict[str, float] = {}
+    left: list[tuple[str, int, str, float]] = []
+    sides = sides_of(files, settings.test_fraction, settings.val_fraction, settings.seed, needs=_NEEDS)
+    for number, where, row in read_files(files, "read", LIGHT_COLUMNS, _NEEDS):
+        side, pair, score, place = sides[number], row["pair_id"], row["score"], _place(row, where)
+        hit = _duplicate(score, scores[pair]) if place is not None and pair in scores else None
+        if hit is None:
+            if place is not None:
+                scores[pair] = score
+                result.before[place] += side == "train"
+            hit = first_hit(row, {"no_score": rules["no_score"]} if side == "test" else rules, limits)
         if hit is not None:
-            self._reject(row, *hit)
+            result.rejected[hit[0]] += 1
+            reject({"pair_id": pair, "rule": hit[0], "score": score, "detail": hit[1]})
         elif side == "train":
-            self._left.append((pair, number, row["question_id"], score))
+            result.filtered[place] += 1
+            left.append((pair, number, row["question_id"], score))
         else:
-            self.numbers[side].append(number)
+            numbers[side].append(number)
+    result.rows = len(sides)
+    # By pair_id: the order of the files changes nothing, but which score of a pair that two files hold is taken.
+    left.sort()
+    numbers["train"] = choose([row[1:] for row in left], settings)
+    places = {number: interval(score) for _, number, _, score in left}
+    for number in numbers["train"]:
+        result.after[places[number]] += 1
+    result.train, result.val, result.test = (len(numbers[side]) for side in SIDES)
+    return result, numbers
 
-    def _reject(self, row: Mapping[str, Any], rule: str, detail: str) -> None:
-        self.result.rejected[rule] += 1
-        self._write({"pair_id": row["pair_id"], "rule": rule, "score": row["score"], "detail": detail})
 
-    def _count(self) -> None:
-        scores = {number: score for _, number, _, score in self._left}
-        for score in scores.values():
-            self.result.filtered[interval(score)] += 1
-        for number in self.numbers["train"]:
-            self.result.after[interval(scores[number])] += 1
-        for name, numbers in self.numbers.items():
-            setattr(self.result, name, len(numbers))
+def _place(row: Mapping[str, Any], where: str) -> int | None:
+    """The interval of a row's score; None where it has none."""
+    for name in ("pair_id", "question_id", "question", "thinking"):
+        if not isinstance(row[name], str):
+            raise PairsError(f"{where}, field {name}: must be text, not {type(row[name]).__name__}")
+    try:
+        return None if row["score"] is None else interval(row["score"])
+    except (ValueError, TypeError) as error:  # out of range; no number
+        raise PairsError(f"{where}, field score: {error}") from error
 
 
 def _duplicate(score: float, first: float) -> tuple[str, str]:
@@ -251,7 +224,7 @@ def balance(
     should see the natural distribution, and all that `collect` and the judge left of a group.
 
     Raises:
-        PairsError: see `Balancer`; nothing is left to train on; or an input would be overwritten.
+        PairsError: see `sort_rows`; nothing is left to train on; or an input would be overwritten.
         ValueError: an unknown rule.
     """
     outputs = {name: out / f"{name}.parquet" for name in SIDES}
@@ -265,23 +238,21 @@ def balance(
         def reject(entry: Mapping[str, Any]) -> None:
             lines.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
-        balancer = Balancer(files, settings, rules, limits or FilterLimits(), reject)
-        result = balancer.result
+        result, numbers = sort_rows(files, settings, rules, limits or FilterLimits(), reject)
         if not result.train:
             left_out = ", ".join(f"{rule} {count}" for rule, count in result.rejected.most_common())
             raise PairsError(
                 f"{', '.join(map(str, files))}: of {result.rows} rows none is left to train on "
                 f"(left out: {left_out or 'none'}; test {result.test}, validation {result.val})"
             )
-        for name, numbers in balancer.numbers.items():
-            if numbers:
-                rows = tqdm(in_order(files, numbers, out), unit="row", desc=f"write {name}", total=len(numbers))
+        for side, output in outputs.items():
+            if numbers[side]:
+                rows = in_order(files, numbers[side], out)
                 write_pairs(
-                    outputs[name],
-                    ({column: row.get(column) for column in PAIR_SCHEMA.names} | {"split": name} for row in rows),
+                    output, ({name: row.get(name) for name in PAIR_SCHEMA.names} | {"split": side} for row in rows)
                 )
             else:
-                outputs[name].unlink(missing_ok=True)
+                output.unlink(missing_ok=True)
     return result
 
 
@@ -296,14 +267,9 @@ def in_order(files: Sequence[Path], numbers: Sequence[int], folder: Path) -> Ite
     ascending = sorted(set(numbers))
     offsets = array("Q")
     with tempfile.TemporaryFile(prefix=".rows-", dir=folder) as rows:
-        start = 0
-        for file in files:
-            end = start + count_pairs(file)
-            inside = [number - start for number in ascending if start <= number < end]
-            for row in read_pairs(file, PAIR_SCHEMA.names, numbers=inside):
-                offsets.append(rows.tell())
-                pickle.dump(row, rows, pickle.HIGHEST_PROTOCOL)
-            start = end
+        for _, _, row in read_files(files, "read chosen of", PAIR_SCHEMA.names, numbers=ascending):
+            offsets.append(rows.tell())
+            pickle.dump(row, rows, pickle.HIGHEST_PROTOCOL)
         for number in numbers:
             rows.seek(offsets[bisect_left(ascending, number)])
             yield pickle.load(rows)

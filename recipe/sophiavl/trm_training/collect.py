@@ -12,21 +12,21 @@ number of responses (some 200 bytes each), not with texts or images.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import math
-import random
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
+import numpy as np
+import pandas as pd
 from pydantic import Field
 from tqdm import tqdm
 
+from recipe.sophiavl.trm.questions import digest_of
 from recipe.sophiavl.trm_training.commands import DONE, add_settings, exit_status, read_settings
 from recipe.sophiavl.trm_training.pairs import PairsError, pair_digest, write_pairs
 from recipe.sophiavl.trm_training.rollouts import DataRows, dump_files, read_dump
@@ -53,7 +53,7 @@ class CollectSettings:
     steps: tuple[int, int] | None = None
     max_per_question: Most = None
     limit: Most = None
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps[0] > self.steps[1]:
@@ -69,90 +69,67 @@ class Collected:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-class Response(NamedTuple):
-    """Where a response is: number of its dump, the offset of its line in bytes, and the row of its question.
-
-    `digest` is of its thinking.
-    """
-
-    dump: int
-    offset: int
-    row: int
-    digest: bytes
-
-
-def find_responses(
-    dumps: Sequence[tuple[Path, bool]], rows: DataRows, collected: Collected
-) -> dict[int, list[Response]]:
-    """The usable responses of every row of the data, in the order of the dumps; `collected` counts the others.
+def find_responses(dumps: Sequence[tuple[Path, bool]], rows: DataRows, collected: Collected) -> pd.DataFrame:
+    """The usable responses, in the order of the dumps; `collected` counts the others.
 
     Args:
         dumps: files, and whether a file is the newest of its run.
 
+    Returns:
+        Of each, the number of its dump, the offset of its line there in bytes, the row of its question, and a digest of
+        its thinking: the columns ``dump``, ``offset``, ``row`` and ``thinking``.
+
     Raises:
         PairsError: a dump does not fit the data; the message names file, line and what differs.
     """
-    found: dict[int, list[Response]] = defaultdict(list)
+    found = []
     for place, (file, newest) in enumerate(tqdm(dumps, unit="step", desc="read dumps")):
         for where, offset, dumped in read_dump(file, newest=newest):
             collected.responses += 1
             row = rows.find(dumped, where)
             thinking = extract_thinking(dumped["output"])
             if thinking:
-                digest = hashlib.blake2b(thinking.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-                found[row].append(Response(place, offset, row, digest))
+                found.append((place, offset, row, digest_of(thinking.encode("utf-8", "surrogatepass"))))
             else:
                 collected.left_out["no thinking in the required format"] += 1
-    return found
+    return pd.DataFrame(found, columns=["dump", "offset", "row", "thinking"])
 
 
-def choose_responses(
-    questions: Mapping[str, Sequence[Response]], settings: CollectSettings, left_out: Counter[str]
-) -> list[Response]:
+def choose_responses(found: pd.DataFrame, settings: CollectSettings, left_out: Counter[str]) -> pd.DataFrame:
     """The responses to keep, by row, then in the order of the dumps.
 
     Args:
-        questions: the responses to each question, by its digest; two rows of the data may ask the same.
+        found: what `find_responses` returns, with the ``question``'s digest: two rows of the data may ask the same.
         left_out: counts the others.
     """
-    rng = random.Random(settings.seed)
-    most = math.inf if settings.max_per_question is None else settings.max_per_question
-    limit = math.inf if settings.limit is None else settings.limit
-    order = sorted(questions)
-    rng.shuffle(order)
-    chosen: list[Response] = []
-    for question in order:
-        unique: dict[bytes, Response] = {}
-        for response in sorted(questions[question]):
-            unique.setdefault(response.digest, response)
-        kept = _whole_groups(list(unique.values()), most, rng)
-        left_out["the same thinking about the same question"] += len(questions[question]) - len(unique)
-        left_out["more than --max-per-question"] += len(unique) - len(kept)
-        taken = kept[: int(min(limit - len(chosen), len(kept)))]
-        left_out["more than --limit"] += len(kept) - len(taken)
-        chosen += taken
-    return sorted(chosen, key=lambda response: (response.row, response.dump, response.offset))
+    rng = np.random.default_rng(settings.seed)
+    unique = found.sort_values(["dump", "offset"]).drop_duplicates(["question", "thinking"])
 
+    def shuffled(by: list[str]) -> np.ndarray:
+        numbers = unique.groupby(by).ngroup()
+        return rng.permutation(numbers.nunique())[numbers]
 
-def _whole_groups(responses: list[Response], most: float, rng: random.Random) -> list[Response]:
-    """At most `most` responses to a question: all of one step, all of another …; the last step may be cut."""
-    if len(responses) <= most:
-        return responses
-    groups = [list(group) for _, group in groupby(responses, key=lambda response: response.dump)]
-    rng.shuffle(groups)
-    return [response for group in groups for response in group][: int(most)]
+    # All of one question, all of another …; of each, all of one step, all of another: a limit cuts one of them only.
+    order = unique.assign(of_question=shuffled(["question"]), of_group=shuffled(["question", "dump"]))
+    order = order.sort_values(["of_question", "of_group", "offset"])
+    kept = order if settings.max_per_question is None else order.groupby("question").head(settings.max_per_question)
+    taken = kept if settings.limit is None else kept.head(settings.limit)
+    left_out["the same thinking about the same question"] += len(found) - len(unique)
+    left_out["more than --max-per-question"] += len(unique) - len(kept)
+    left_out["more than --limit"] += len(kept) - len(taken)
+    return taken.sort_values(["row", "dump", "offset"])
 
 
 def write_responses(
-    responses: Sequence[Response], rows: DataRows, dumps: Sequence[tuple[Path, bool]]
+    chosen: pd.DataFrame, rows: DataRows, dumps: Sequence[tuple[Path, bool]]
 ) -> Iterator[dict[str, Any]]:
     """The pairs of the chosen responses, in their order (by row)."""
-    by_row = {row: list(members) for row, members in groupby(responses, key=lambda response: response.row)}
-    for number, row in rows.stream(sorted(by_row), "write"):
+    by_row = {row: list(zip(part["dump"], part["offset"], strict=True)) for row, part in chosen.groupby("row")}
+    for number, row in rows.stream(sorted(by_row), "write from"):
         question = rows.question(number, row)
-        for response in by_row[number]:
-            with dumps[response.dump][0].open("rb") as lines:
-                lines.seek(response.offset)
+        for dump, offset in by_row[number]:
+            with dumps[dump][0].open("rb") as lines:
+                lines.seek(offset)
                 yield make_pair(json.loads(lines.readline()), row["extra_info"]["problem_type"], *question)
 
 
@@ -196,12 +173,11 @@ def collect(folder: Path, data: Sequence[Path], out: Path, settings: CollectSett
         raise PairsError(f"{out}: is data of the run; choose another --out")
     collected = Collected()
     found = find_responses(dumps, rows, collected)
-    if not found:
+    if found.empty:
         raise PairsError(f"{folder}: none of the {collected.responses} responses has thinking in the required format")
-    questions: dict[str, list[Response]] = defaultdict(list)
-    for number, row in rows.stream(sorted(found), "identify"):
-        questions[rows.question(number, row)[0]] += found.pop(number)
-    chosen = choose_responses(questions, settings, collected.left_out)
+    asked = sorted(found["row"].unique())
+    questions = {number: rows.question(number, row)[0] for number, row in rows.stream(asked, "identify")}
+    chosen = choose_responses(found.assign(question=found["row"].map(questions)), settings, collected.left_out)
     collected.left_out = +collected.left_out
     collected.pairs = write_pairs(out, write_responses(chosen, rows, dumps))
     return collected

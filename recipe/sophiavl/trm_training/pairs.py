@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from tqdm import tqdm
 
 from data_preprocess.core.errors import SourceError
 from data_preprocess.core.files import replacing
@@ -93,6 +94,32 @@ def read_pairs(
         yield from read_rows(file, columns, numbers)
     except SourceError as error:
         raise PairsError(str(error)) from error
+
+
+def read_files(
+    files: Sequence[Path],
+    label: str,
+    columns: Sequence[str] | None = None,
+    needs: Sequence[str] = (),
+    numbers: Sequence[int] | None = None,
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Stream the rows of several files, numbered over all of them, with file and row for messages.
+
+    Args:
+        label: what the progress bars call it.
+        columns, needs, numbers: as for `read_pairs`; `numbers` over all files.
+
+    Raises:
+        PairsError: see `read_pairs`.
+    """
+    start = 0
+    for file in files:
+        end = start + count_pairs(file)
+        inside = range(end - start) if numbers is None else [n - start for n in numbers if start <= n < end]
+        rows = tqdm(read_pairs(file, columns, needs, inside), f"{label} {file.name}", len(inside), unit="row")
+        for number, row in zip(inside, rows, strict=True):
+            yield start + number, f"{file}, row {number}", row
+        start = end
 
 
 def count_pairs(file: Path) -> int:

@@ -7,15 +7,15 @@ import json
 import logging
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
-from tqdm import tqdm
 from typing_extensions import TypedDict
 
 from recipe.sophiavl.trm.questions import question_text
-from recipe.sophiavl.trm_training.pairs import PairsError, count_pairs, image_bytes, question_digest, read_pairs
+from recipe.sophiavl.trm_training.pairs import PairsError, count_pairs, image_bytes, question_digest, read_files
 
 logger = logging.getLogger(__name__)
 
@@ -108,18 +108,14 @@ class DataRows:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.files = parquet_files(paths)
-        self._starts: list[int] = []
+        self._starts = [0, *accumulate(map(count_pairs, self.files))][:-1]
         self._numbers: dict[Key, int] = {}
         self._truths: list[Any] = []
-        for file in self.files:
-            self._starts.append(len(self._truths))
-            light = [name for name in _DATA_COLUMNS if name != "images"]
-            rows = read_pairs(file, light, needs=_DATA_COLUMNS)
-            for row in tqdm(rows, unit="row", desc=f"index {file.name}", total=count_pairs(file)):
-                self._add(row)
+        light = [name for name in _DATA_COLUMNS if name != "images"]
+        for number, _, row in read_files(self.files, "index", light, needs=_DATA_COLUMNS):
+            self._add(number, row)
 
-    def _add(self, row: Mapping[str, Any]) -> None:
-        number = len(self._truths)
+    def _add(self, number: int, row: Mapping[str, Any]) -> None:
         self._truths.append((row["reward_model"] or {}).get("ground_truth"))
         extra = row["extra_info"] or {}
         for name in ("split", "index", "question", "problem_type"):
@@ -160,15 +156,10 @@ class DataRows:
             )
         return number
 
-    def stream(self, numbers: Sequence[int], desc: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    def stream(self, numbers: Sequence[int], label: str) -> Iterator[tuple[int, dict[str, Any]]]:
         """The rows with these numbers (ascending), images included, with their numbers."""
-        ends = [*self._starts[1:], len(self._truths)]
-        with tqdm(total=len(numbers), unit="question", desc=desc) as progress:
-            for file, start, end in zip(self.files, self._starts, ends, strict=True):
-                inside = [number - start for number in numbers if start <= number < end]
-                for number, row in zip(inside, read_pairs(file, _DATA_COLUMNS, numbers=inside), strict=True):
-                    yield start + number, row
-                    progress.update()
+        for number, _, row in read_files(self.files, label, _DATA_COLUMNS, numbers=numbers):
+            yield number, row
 
     def question(self, number: int, row: Mapping[str, Any]) -> tuple[str, str, list[bytes]]:
         """Digest, text as the TRM is asked, and encoded images of a row.

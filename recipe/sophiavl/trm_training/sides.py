@@ -10,14 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from tqdm import tqdm
-
-from data_preprocess.core.errors import RowError
+from data_preprocess.core.errors import RowError, WorkError
 from data_preprocess.core.images import pixel_digest
 from data_preprocess.core.pool import default_workers, ordered_results
 from data_preprocess.core.splits import VAL, SplitAssigner, leak_keys
 from recipe.sophiavl.trm.questions import digest_of
-from recipe.sophiavl.trm_training.pairs import PairsError, count_pairs, image_bytes, read_pairs
+from recipe.sophiavl.trm_training.pairs import PairsError, count_pairs, image_bytes, read_files
 
 SIDES = ("train", "val", "test")
 # Fewer rows are not worth the start of processes.
@@ -40,12 +38,17 @@ def sides_of(
         needs: columns that every file must have.
 
     Raises:
-        PairsError: a file can't be read, lacks a column, or has an image without bytes.
+        PairsError: a file can't be read, lacks a column, or has an image without bytes; or a process died.
     """
     rows: list[list[bytes]] = []
     fresh = _fresh_images(files, needs, rows)
     workers = default_workers() if sum(map(count_pairs, files)) >= _ROWS_FOR_PROCESSES else 1
-    pixels = dict(chain.from_iterable(ordered_results(_pixel_digests, fresh, workers)))
+    try:
+        pixels = dict(chain.from_iterable(ordered_results(_pixel_digests, fresh, workers)))
+    except WorkError as error:
+        raise PairsError(
+            "a process that decodes images died, perhaps for lack of memory: run it again"
+        ) from error
     tested = SplitAssigner(test_fraction, seed)
     set_aside = SplitAssigner(test_fraction + val_fraction, seed)
     for number, keys in enumerate(rows):
@@ -61,18 +64,15 @@ def _fresh_images(files: Sequence[Path], needs: Sequence[str], rows: list[list[b
     `rows` takes the keys of every row: the digests of its image files, or, of a text-only row, that of its question.
     """
     seen: set[bytes] = set()
-    for file in files:
-        read = read_pairs(file, ("question", "images"), needs)
-        for number, row in enumerate(tqdm(read, unit="row", desc=f"images {file.name}", total=count_pairs(file))):
-            where = f"{file}, row {number}"
-            if not isinstance(row["question"], str):
-                raise PairsError(f"{where}, field question: must be text, not {row['question']!r}")
-            images = {digest_of(data): data for data in image_bytes(row, where)}
-            rows.append(list(images) or leak_keys(row["question"], []))
-            new = {key: data for key, data in images.items() if key not in seen}
-            seen.update(new)
-            if new:
-                yield new
+    for _, where, row in read_files(files, "images of", ("question", "images"), needs):
+        if not isinstance(row["question"], str):
+            raise PairsError(f"{where}, field question: must be text, not {row['question']!r}")
+        images = {digest_of(data): data for data in image_bytes(row, where)}
+        rows.append(list(images) or leak_keys(row["question"], []))
+        new = {key: data for key, data in images.items() if key not in seen}
+        seen.update(new)
+        if new:
+            yield new
 
 
 def _pixel_digests(images: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
