@@ -245,7 +245,11 @@ def test_another_question_with_the_same_image_lends_none(tmp_path):
     two = {"bytes": png((0, 99, 0)), "path": None}
     with scoring_server(careful) as url:
         assert run(tmp_path, url, rows=rows) == 0
-        assert evaluation_of(tmp_path)["sensitivity"]["other_image"]["asked"] == 0
+        found = evaluation_of(tmp_path)
+        assert found["sensitivity"]["other_image"]["asked"] == 0
+        # Six questions, one image: no independent trials, and so no interval.
+        assert found["figures"]["mae"]["reason"] == "all rows are tied by their images"
+        assert (found["counts"]["questions"], found["counts"]["images"], found["counts"]["tied_sets"]) == (6, 1, 1)
         # A question with two images lends them to others with two; those with one have it, but no better one.
         assert run(tmp_path, url, rows=[*rows, {**make_row(9, 9), "images": [two, two]}]) == 0
     edits = pq.read_table(tmp_path / "out" / "edits.parquet").to_pylist()

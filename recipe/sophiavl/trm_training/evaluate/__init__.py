@@ -1,4 +1,5 @@
-"""Measuring a served thinking reward model: agreement, calibration, trust weights, and what planted faults do.
+"""Measuring a served thinking reward model: agreement, calibration, picks and trust weights, what planted faults do.
 
-The command is ``python -m recipe.sophiavl.trm_training.evaluate``. Nothing else imports this package.
+`evaluation` measures rows of this project, `benchmark_figures` public benchmarks. The command is
+``python -m recipe.sophiavl.trm_training.evaluate``. Nothing else imports this package.
 """

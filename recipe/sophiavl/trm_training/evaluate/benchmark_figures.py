@@ -23,6 +23,7 @@ import pyarrow as pa
 
 from recipe.sophiavl.trm.client import ThinkingRewardClient
 from recipe.sophiavl.trm.client_settings import ClientSettings
+from recipe.sophiavl.trm_training.annotate import asked_with
 from recipe.sophiavl.trm_training.asking import Request
 from recipe.sophiavl.trm_training.evaluate import outputs
 from recipe.sophiavl.trm_training.evaluate.public_benchmarks import STEPS, Benchmark
@@ -148,7 +149,8 @@ def _evaluation(
         "settings": {
             "benchmark": benchmark.name,
             "folder": str(benchmark.folder),
-            **outputs.asked_with(config),
+            "urls": list(config.urls),
+            **asked_with(config),
             "bootstrap": resamples,
             "seed": seed,
         },

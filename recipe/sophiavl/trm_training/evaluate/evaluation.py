@@ -14,6 +14,7 @@ import pyarrow as pa
 from data_preprocess.core.files import replacing
 from recipe.sophiavl.trm.client import ThinkingRewardClient
 from recipe.sophiavl.trm.client_settings import ClientSettings
+from recipe.sophiavl.trm_training.annotate import asked_with
 from recipe.sophiavl.trm_training.asking import Request
 from recipe.sophiavl.trm_training.evaluate import figures, sensitivity
 from recipe.sophiavl.trm_training.evaluate.blind import TextOnlyScorer
@@ -21,7 +22,6 @@ from recipe.sophiavl.trm_training.evaluate.edits import Edit
 from recipe.sophiavl.trm_training.evaluate.outputs import (
     FORMAT,
     Evaluation,
-    asked_with,
     compared_with,
     figure_of,
     load_evaluation,
@@ -36,36 +36,18 @@ from recipe.sophiavl.trm_training.evaluate.statistics import Floats, Statistic, 
 from recipe.sophiavl.trm_training.pairs import read_pairs, write_pairs
 
 WORST = 12
+_TEXT, _NUMBER = pa.string(), pa.float64()
+# text_only is the score of the text-only baseline.
 SCORES_SCHEMA = pa.schema(
-    [
-        ("pair_id", pa.string()),
-        ("row", pa.int64()),
-        ("reference", pa.float64()),
-        ("score", pa.float64()),
-        # of the text-only baseline
-        ("text_only", pa.float64()),
-        ("error", pa.string()),
-        ("reply", pa.string()),
-    ]
+    {"pair_id": _TEXT, "row": pa.int64()}
+    | dict.fromkeys(("reference", "score", "text_only"), _NUMBER)
+    | dict.fromkeys(("error", "reply"), _TEXT)
 )
+# kind says how an edit was made, or why it could not be.
 EDITS_SCHEMA = pa.schema(
-    [
-        ("pair_id", pa.string()),
-        ("row", pa.int64()),
-        ("edit", pa.string()),
-        # how it was made, or why it could not be
-        ("kind", pa.string()),
-        ("detail", pa.string()),
-        ("thinking", pa.string()),
-        ("before", pa.float64()),
-        ("score", pa.float64()),
-        ("error", pa.string()),
-        ("reply", pa.string()),
-        ("judge_score", pa.float64()),
-        ("judge_error", pa.string()),
-        ("judge_reply", pa.string()),
-        ("text_only_drop", pa.float64()),
-    ]
+    {"pair_id": _TEXT, "row": pa.int64()}
+    | dict.fromkeys(("edit", "kind", "detail", "thinking", "error", "reply", "judge_error", "judge_reply"), _TEXT)
+    | dict.fromkeys(("before", "score", "judge_score", "text_only_drop"), _NUMBER)
 )
 
 _COLUMN_USES = {
@@ -98,7 +80,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Other:
-    """Another evaluation; its `scores` by row number, and `edited`, where its folder holds them."""
+    """Another evaluation, with its scores by row number and its edits where they lie beside it."""
 
     evaluation: Evaluation
     scores: Mapping[int, Scored] | None
@@ -167,7 +149,7 @@ def load_other(file: Path) -> Other:
         scores = {row["row"]: Scored(row["score"], row["error"], None) for row in read_pairs(beside, columns, columns)}
     if evaluation["sensitivity"] is not None and (beside := file.parent / "edits.parquet").is_file():
         columns = ("row", "edit", "kind", "score", "error")
-        edits = list(read_pairs(beside, (*columns, "thinking"), columns))
+        edits = list(read_pairs(beside, columns, columns))
     return Other(evaluation, scores, edits)
 
 
@@ -250,14 +232,11 @@ def _statistics_of_other(data: EvaluationSet, other: Other | None) -> dict[str, 
     if other.edits is None:
         return {name: statistics[name] for name in own}
     places = {number: place for place, number in enumerate(numbers)}
+    # What has neither a score nor a reason was never asked.
     edited = [
-        EditedScore(
-            places[row["row"]],
-            row["edit"],
-            Edit(row["thinking"], row["kind"]),
-            None if row["thinking"] is None else Scored(row["score"], row["error"], None),
-        )
+        EditedScore(places[row["row"]], row["edit"], Edit(None, row["kind"]), Scored(row["score"], row["error"], None))
         for row in other.edits
+        if row["score"] is not None or row["error"] is not None
     ]
     drops = sensitivity.statistics_of(edited, scores, np.full(len(numbers), np.nan))
     return {name: statistics[name] for name in own} | drops
@@ -270,6 +249,7 @@ def _settings(data: EvaluationSet, config: ClientSettings, options: Options) -> 
         "seed": options.seed,
         "bootstrap": options.resamples,
         "edits_limit": options.edits_limit,
+        "urls": list(config.urls),
         **asked_with(config),
         "judge": None if options.judge is None else asked_with(options.judge),
         "text_only_rows": None if options.blind is None else options.blind.rows,

@@ -13,8 +13,6 @@ from rich.markup import escape
 from rich.table import Table as RichTable
 
 from data_preprocess.core.files import replacing
-from recipe.sophiavl.trm.client_settings import ClientSettings
-from recipe.sophiavl.trm.prompt import load_template
 from recipe.sophiavl.trm_training.evaluate import figures, sensitivity
 from recipe.sophiavl.trm_training.evaluate.statistics import Interval, Statistic
 
@@ -47,21 +45,6 @@ def figure_of(statistic: Statistic, span: Interval, counts: Mapping[str, int]) -
     """Value, interval, and what they rest on; ``reason`` where the value or its interval is null."""
     figure = {"value": statistic.value(), "low": span.low, "high": span.high, "n": statistic.n, **counts}
     return figure if span.reason is None else {**figure, "reason": span.reason}
-
-
-def asked_with(config: ClientSettings) -> dict[str, Any]:
-    """How a model was asked, for the settings of a file of figures."""
-    names = (
-        "model",
-        "score_mode",
-        "structured_output",
-        "temperature",
-        "max_tokens",
-        "max_thinking_chars",
-        "prompt_path",
-    )
-    digest = load_template(config.prompt_path).digest.hex()
-    return {"urls": list(config.urls), **{name: getattr(config, name) for name in names}, "prompt_digest": digest}
 
 
 def save_json(file: Path, content: Mapping[str, Any]) -> None:
@@ -102,13 +85,15 @@ def compared_with(other: Evaluation, differences: Mapping[str, Figure]) -> dict[
 def tables_of(evaluation: Evaluation) -> list[Table]:
     """The tables of an evaluation; columns without any value are left out."""
     compared = evaluation.get("compared")
+    shown = [*evaluation["figures"], *((compared or {}).get("figures", ()))]
+    failures = dict.fromkeys(name for name in shown if name.startswith("failure."))
     lines = [
         [
             figures.title_of(name),
             *(evaluation["figures"].get(name + end, {}) for end in figures.RATERS),
-            *_beside(compared, "figures", name, None),
+            *_beside(compared, name),
         ]
-        for name in _names(evaluation["figures"], compared and compared["figures"])
+        for name in [*figures.TITLES, *failures]
     ]
     tables = [table_of("Figures", [*figures.RATERS.values(), "compared", "difference"], lines)]
     edits = evaluation["sensitivity"] or {}
@@ -116,7 +101,7 @@ def tables_of(evaluation: Evaluation) -> list[Table]:
         [
             sensitivity.title_of(entry),
             *(measures.get(name, {}) for name in sensitivity.MEASURES),
-            *_beside(compared, "sensitivity", entry, "mean_drop"),
+            *_beside(compared, entry, "mean_drop"),
         ]
         for entry, measures in edits.items()
     ]
@@ -126,19 +111,14 @@ def tables_of(evaluation: Evaluation) -> list[Table]:
     return tables
 
 
-def _names(*shown: Mapping[str, Any] | None) -> list[str]:
-    """The figures by their names without rater, in the order of the titles, failures by kind last."""
-    names = dict.fromkeys(name for given in shown for name in given or ())
-    return [*figures.TITLES, *(name for name in names if name.startswith("failure."))]
-
-
-def _beside(compared: Mapping[str, Any] | None, part: str, name: str, measure: str | None) -> tuple[Figure, Figure]:
-    """The other evaluation's figure, and the difference from it."""
+def _beside(compared: Mapping[str, Any] | None, name: str, measure: str | None = None) -> tuple[Figure, Figure]:
+    """The other evaluation's figure, or its measure of an edit, and the difference from it."""
     if compared is None:
         return {}, {}
-    other = (compared[part] or {}).get(name, {})
-    key = name if measure is None else f"{name}.{measure}"
-    return other if measure is None else other.get(measure, {}), compared["differences"].get(key, {})
+    if measure is None:
+        return compared["figures"].get(name, {}), compared["differences"].get(name, {})
+    edits = compared["sensitivity"] or {}
+    return edits.get(name, {}).get(measure, {}), compared["differences"].get(f"{name}.{measure}", {})
 
 
 def table_of(title: str, columns: Sequence[str], lines: Sequence[Sequence[Any]]) -> Table:
@@ -185,7 +165,7 @@ def summary_of(evaluation: Evaluation) -> str:
     lines = [
         (
             figures.title_of(name),
-            _beside(compared, "figures", name, None)[0],
+            _beside(compared, name)[0],
             *(evaluation["figures"].get(name + end, {}) for end in figures.RATERS),
         )
         for name in _SUMMARY
@@ -193,7 +173,7 @@ def summary_of(evaluation: Evaluation) -> str:
     for entry, measures in (evaluation["sensitivity"] or {}).items():
         title = f"mean drop: {sensitivity.title_of(entry)}"
         drops = (measures.get(name, {}) for name in ("mean_drop", "judge_drop", "blind_drop"))
-        lines.append((title, _beside(compared, "sensitivity", entry, "mean_drop")[0], *drops))
+        lines.append((title, _beside(compared, entry, "mean_drop")[0], *drops))
     rows = [(title, *(_text(cell, cell, digits=2) for cell in cells)) for title, *cells in lines]
     heads = ["", "compared", *figures.RATERS.values()]
     used = [0, *(place for place in range(1, len(heads)) if any(row[place] for row in rows))]
