@@ -15,17 +15,18 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
-import random
 import sys
 import tempfile
 from array import array
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
+import pandas as pd
 from pydantic import Field
 from rich.console import Console
 from rich.table import Column, Table
@@ -99,24 +100,10 @@ class Balanced:
     after: list[int] = field(default_factory=lambda: [0] * INTERVALS)
 
 
-def spread_over_questions(rows: Sequence[tuple[int, str]], count: int, rng: random.Random) -> list[int]:
-    """`count` of the rows (number, question_id), in turns over the questions, so that none dominates an interval."""
-    by_question: dict[str, list[int]] = defaultdict(list)
-    for number, question in rows:
-        by_question[question].append(number)
-    queues = [by_question[question] for question in sorted(by_question)]
-    rng.shuffle(queues)
-    for queue in queues:
-        rng.shuffle(queue)
-    chosen: list[int] = []
-    while len(chosen) < count and queues:
-        chosen += [queue.pop() for queue in queues[: count - len(chosen)]]
-        queues = [queue for queue in queues if queue]
-    return chosen
-
-
 def choose(rows: Sequence[tuple[int, str, float]], settings: BalanceSettings) -> list[int]:
     """Numbers of the rows to train on, shuffled; a row that is repeated occurs several times.
+
+    Where an interval has more rows than the cap, its questions take turns, so that none dominates it.
 
     Args:
         rows: (number, question_id, score) of the rows that are left after filtering.
@@ -124,22 +111,24 @@ def choose(rows: Sequence[tuple[int, str, float]], settings: BalanceSettings) ->
     Raises:
         PairsError: an interval is below the floor and `below_floor` is "stop".
     """
-    rng = random.Random(settings.seed)
+    rng = np.random.default_rng(settings.seed)
+    shuffled = pd.DataFrame(rows, columns=["number", "question", "score"]).sample(frac=1, random_state=rng)
+    shuffled["place"] = shuffled["score"].map(interval)
+    shuffled["turn"] = shuffled.groupby(["place", "question"]).cumcount()
+    in_turns = shuffled.sort_values("turn", kind="stable")
     chosen: list[int] = []
-    for place in range(INTERVALS):
-        inside = [(number, question) for number, question, score in rows if interval(score) == place]
-        picked = spread_over_questions(inside, settings.cap, rng)
+    for place, name in enumerate(INTERVAL_NAMES):
+        picked = in_turns["number"][in_turns["place"] == place].head(settings.cap).tolist()
         if len(picked) < settings.floor:
             if settings.below_floor == "stop":
                 raise PairsError(
-                    f"interval {INTERVAL_NAMES[place]} has {len(picked)} rows, fewer than --floor {settings.floor}: "
-                    "annotate more pairs, lower the floor, or use --below-floor warn or repeat"
+                    f"interval {name} has {len(picked)} rows, fewer than --floor {settings.floor}: annotate more "
+                    "pairs, lower the floor, or use --below-floor warn or repeat"
                 )
             if settings.below_floor == "repeat" and picked:
                 picked = (picked * settings.max_repeats)[: max(settings.floor, len(picked))]
         chosen += picked
-    rng.shuffle(chosen)
-    return chosen
+    return rng.permutation(chosen).astype(int).tolist()
 
 
 def sort_rows(

@@ -46,9 +46,7 @@ def sides_of(
     try:
         pixels = dict(chain.from_iterable(ordered_results(_pixel_digests, fresh, workers)))
     except WorkError as error:
-        raise PairsError(
-            "a process that decodes images died, perhaps for lack of memory: run it again"
-        ) from error
+        raise PairsError("a process that decodes images died, perhaps for lack of memory: run it again") from error
     tested = SplitAssigner(test_fraction, seed)
     set_aside = SplitAssigner(test_fraction + val_fraction, seed)
     for number, keys in enumerate(rows):

@@ -1,6 +1,5 @@
 """Which rows are drawn: intervals, floor and cap, and sides that share no question."""
 
-import random
 import re
 from collections import Counter
 from fractions import Fraction
@@ -9,11 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recipe.sophiavl.trm_training.balance import (
-    BalanceSettings,
-    choose,
-    spread_over_questions,
-)
+from recipe.sophiavl.trm_training.balance import BalanceSettings, choose
 from recipe.sophiavl.trm_training.intervals import INTERVAL_NAMES, INTERVALS, interval
 from recipe.sophiavl.trm_training.pairs import PairsError
 
@@ -77,9 +72,9 @@ def test_names():
 
 
 def test_turns_over_the_questions():
-    rows = [(number, "often") for number in range(100)] + [(100 + i, f"rare {i // 2}") for i in range(20)]
-    chosen = spread_over_questions(rows, 22, random.Random(0))
-    names = dict(rows)
+    rows = [(number, "often", 0.55) for number in range(100)] + [(100 + i, f"rare {i // 2}", 0.55) for i in range(20)]
+    chosen = choose(rows, BalanceSettings(floor=0, cap=22))
+    names = {number: question for number, question, _ in rows}
     counts = Counter(names[number] for number in chosen)
     # eleven questions: each gets two
     assert set(counts.values()) == {2}
