@@ -29,6 +29,7 @@ _SEPARATOR = re.compile(r"\s*[,;&、]\s*(?:and\s+)?|\s+and\s+", re.IGNORECASE)
 # What an unknown option's text does not say: another label, an alternative, a denial.
 _NO_TEXT = re.compile(r"\b[B-Z]\b|\b(?:or|not|no|wrong|false|incorrect|neither|but|rather|instead)\b|n't\b|[或不非错]")
 _MAX_CHARS = 2000  # beyond the options' own
+_MAX_PARTS = 52
 
 # The options' texts by letter; empty where they are not known.
 Texts = dict[str, str]
@@ -158,5 +159,12 @@ def _read_list(text: str, texts: Texts) -> frozenset[str] | None:
         parts = list(text.replace(" ", ""))
     else:
         parts = [part for part in _SEPARATOR.split(text) if part]
-    letters = [_read_one(part, texts) or (None if texts else _read_unknown(part)) for part in parts]
-    return frozenset(letter for letter in letters if letter) if len(letters) > 1 and all(letters) else None
+    if not 1 < len(parts) <= _MAX_PARTS:
+        return None
+    letters = set()
+    for part in parts:
+        letter = _read_one(part, texts) or (None if texts else _read_unknown(part))
+        if not letter:
+            return None
+        letters.add(letter)
+    return frozenset(letters)

@@ -85,7 +85,7 @@ def _same_chain(answer: str, truth: str, settings: OutcomeSettings) -> bool:
     """Every side of the answer's chain is the truth; where the truth is an equation, the answer is one, too."""
     name, sides = split_sides(answer)
     true_name, true_sides = split_sides(truth)
-    if name and true_name and name != true_name and len(name) == len(true_name) == 1:
+    if name and true_name and name != true_name and _is_symbol(name) and _is_symbol(true_name):
         return False
     if len(true_sides) > 1:
         return len(sides) == len(true_sides) == 2 and same_formula("=".join(sides), "=".join(true_sides))
@@ -93,6 +93,11 @@ def _same_chain(answer: str, truth: str, settings: OutcomeSettings) -> bool:
     if not settings.unevaluated_work and read_plain_number(true_side) and not any(map(read_plain_number, sides)):
         return False
     return len(sides) <= _MAX_PARTS and all(_same_side(side, true_side, settings) for side in sides)
+
+
+def _is_symbol(name: str) -> bool:
+    """``x``, ``AB``, ``\\angle A``; in words, one thing has many names."""
+    return len(name) <= 3 or not name.replace(" ", "").isalpha()
 
 
 def _same_side(answer: str, truth: str, settings: OutcomeSettings) -> bool:

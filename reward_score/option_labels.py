@@ -45,4 +45,4 @@ def labelled_options(options: Sequence[str]) -> list[str]:
     texts = option_texts(options)
     if list(texts.values()) != [option.strip() for option in options]:
         return [option.strip() for option in options]
-    return [f"{letter}. {text}" for letter, text in texts.items()]
+    return [f"{letter}. {text}".strip() for letter, text in texts.items()]

@@ -26,7 +26,11 @@ Unit = frozenset[Measure] | frozenset[str]
 # BaseLoader: all values are text.
 _TABLE = yaml.load(Path(__file__).with_name("units.yaml").read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
 _NOT_NOUNS = frozenset(_TABLE["not_nouns"].split())
-_NOT_NOUN = re.compile(r".*(?:ths?|thirds|fifths|illions?|illionths?|fold|teen|ty|ties|n't)")
+_TENS = "(?:twen|thir|for|four|fif|six|seven|eigh|nine)t"
+_NOT_NOUN = re.compile(
+    rf"(?:.*-)?(?:{_TENS}(?:y|ies|een|eens)|.*illions?|.*fold|.*n't"
+    rf"|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|{_TENS}een|{_TENS}ie|hundred|thousand|.*illion)ths?|thirds)"
+)
 _NOUN = re.compile(r"[A-Za-z]{2,}(?:-[A-Za-z]{2,})*")
 NAME_WORDS = frozenset(("of", "the", "an"))
 _MAX_WORDS = 4

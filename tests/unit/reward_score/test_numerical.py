@@ -195,6 +195,19 @@ def test_the_pool_ends_what_takes_too_long_and_goes_on() -> None:
         pool.close()
 
 
+def test_what_python_can_stop_costs_no_worker(caplog: pytest.LogCaptureFixture) -> None:
+    pool = MathPool(workers=1, cpu_seconds=0.9)
+    try:
+        assert pool.same_mathematics("\\sqrt{16}", "4")
+        (worker,) = pool._alive
+        assert not pool.same_mathematics("\\int_0^3 \\frac{\\sin(x^5)e^{x}}{x^5+3} dx", "5")
+        assert "not comparable, so not equal" in caplog.text
+        assert pool.same_mathematics("\\sqrt{25}", "5")
+        assert pool._alive == {worker}
+    finally:
+        pool.close()
+
+
 def test_a_worker_that_only_waits_is_ended() -> None:
     pool = MathPool(workers=1, wall_seconds=0.5)
     try:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
+from hostile import read_hostile, score
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from reward_score import PROBLEM_TYPES, OutcomeSettings, score_outcome
+from reward_score import PROBLEM_TYPES, OutcomeSettings, maths, score_outcome
 from reward_score.option_labels import option_texts
 
 STRICT = OutcomeSettings(strict_percent=True, require_unit=True)
@@ -155,6 +156,17 @@ AFTER = [
 AFTER += [" cm^2", " hours", " minutes", "$", "x", "s", " = 5", "=2", ", 5", " or 5", "\\%", "₂", "²", "①"]
 BEFORE = ["", "", "-", "$", "€", "¥", "x = ", "y = ", "not ", "about ", "The answer is ", "\\boxed{5} ", "2 = "]
 NUMERICAL = st.tuples(st.sampled_from(BEFORE), st.sampled_from(NUMBERS), st.sampled_from(AFTER)).map("".join)
+
+
+@pytest.mark.timeout(600)
+def test_hostile_answers_are_wrong_and_few_reach_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time itself: python tests/unit/reward_score/hostile.py"""
+    asked = []
+    monkeypatch.setattr(maths, "_ask", lambda *comparison: asked.append(comparison) or False)
+    rows = read_hostile()
+    assert len(rows) == 1000
+    assert [row for row in rows if score(row)[0] > (0.0 if row["type"] == "numerical" else 0.5)] == []
+    assert len(asked) < 100
 
 
 @settings(max_examples=400, deadline=None)

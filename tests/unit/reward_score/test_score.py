@@ -62,6 +62,43 @@ def test_settings_are_passed_on() -> None:
     assert score["score"] == 0.5
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ocr_reward", "wer"),
+        ("strict_percent", "yes"),
+        ("require_unit", 1),
+        ("unevaluated_work", None),
+        ("tolerance", -0.1),
+        ("tolerance", 1.0),
+        ("tolerance", float("nan")),
+        ("require_thinking", "true"),
+        ("percent", True),
+    ],
+)
+def test_a_wrong_setting_is_an_error_that_names_it(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        OutcomeSettings(**{name: value})
+    with pytest.raises(ValueError, match=name):
+        compute_score("d", respond("5"), "5", {"problem_type": "numerical"}, settings={name: value})
+
+
+@pytest.mark.parametrize("thinking", ["", " ", "\n"])
+def test_empty_thinking_is_the_format_unless_the_setting_says_otherwise(thinking: str) -> None:
+    response = f"<think>{thinking}</think><answer>5</answer>"
+    assert score_outcome("numerical", response, "5") == OutcomeScore(reward=1.0, format_ok=True, answer="5")
+    strict = score_outcome("numerical", response, "5", settings=OutcomeSettings(require_thinking=True))
+    assert strict == OutcomeScore(reward=0.0, format_ok=False, answer=None)
+    assert score_outcome("numerical", respond("5"), "5", settings=OutcomeSettings(require_thinking=True)).reward == 1.0
+
+
+@pytest.mark.parametrize("problem_type", ["OCR", "free-form"])
+def test_an_answer_longer_by_far_than_the_truth_earns_nothing(problem_type: str) -> None:
+    assert score_outcome(problem_type, respond("some words " * 100), "some words").reward < 0.1
+    assert score_outcome(problem_type, respond("some words " * 1000), "some words").reward == 0.0
+    assert score_outcome(problem_type, respond("some words " * 1000), "some words " * 1000).reward == 1.0
+
+
 @pytest.mark.parametrize("well_formed", [True, False])
 @pytest.mark.parametrize("truth", ["", "  ", "<answer></answer>", "<answer> </answer>"])
 @pytest.mark.parametrize("problem_type", PROBLEM_TYPES)
