@@ -13,6 +13,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -184,11 +185,11 @@ class Journal:
                         raise self._broken(1, "no journal of judge results")
                     os.ftruncate(self._fd, end)
                     break
-                end += len(line)
                 if number == 1:
                     changed = self._compare_header(line, asked_with)
                 elif not self._take(number, line, end):
                     damaged += 1
+                end += len(line)
         if damaged:
             logger.warning(
                 "%s: %d lines are damaged by null bytes, as a crash of the file system leaves them; results that stood "
@@ -206,18 +207,21 @@ class Journal:
             return 0
         return end
 
-    def _take(self, number: int, line: bytes, end: int) -> bool:
-        """Remember the result on a line that ends at `end`; False where null bytes have overwritten it."""
-        # What follows the last null byte can be a whole result: the block need not end where a line does.
-        text = line.rpartition(b"\0")[2]
-        try:
-            result = Result(**json.loads(text))
-        except (ValueError, TypeError, RecursionError) as error:
-            if len(text) < len(line):
-                return False
-            raise self._broken(number, str(error)) from error
-        self._known[result.pair_id, result.sample] = Known(result.score, result.error, end - len(text), len(text))
-        return True
+    def _take(self, number: int, line: bytes, start: int) -> bool:
+        """Remember the result on a line that begins at `start`; False where null bytes have overwritten a part of it.
+
+        What is whole before, between and after them is a result too: they may have taken no more than a line's end.
+        """
+        for part in re.finditer(rb"[^\0]+", line):
+            try:
+                result = Result(**json.loads(part[0]))
+            except (ValueError, TypeError, RecursionError) as error:
+                if b"\0" in line:
+                    continue
+                raise self._broken(number, str(error)) from error
+            known = Known(result.score, result.error, start + part.start(), len(part[0]))
+            self._known[result.pair_id, result.sample] = known
+        return b"\0" not in line
 
     def _compare_header(self, line: bytes, asked_with: Mapping[str, Any]) -> list[str]:
         """What is asked otherwise now."""

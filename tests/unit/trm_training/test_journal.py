@@ -128,11 +128,11 @@ def test_null_bytes_anywhere_lose_only_the_lines_that_they_touch(tmp_path, caplo
     whole = file.read_bytes()
     starts = [place + 1 for place, byte in enumerate(whole) if byte == 10][:6]
     spans = list(zip(starts, [*starts[1:], len(whole)], strict=True))
-    for first in range(starts[0], len(whole) - 1, 7):
+    for first in (*range(starts[0], len(whole) - 1, 7), *(start - 1 for start in starts[1:])):
         for size in (1, 2, 50, 200, 333):
             last = min(first + size, len(whole) - 1)  # the last line keeps its end
             file.write_bytes(whole[:first] + bytes(last - first) + whole[last:])
-            untouched = [n for n, (start, end) in enumerate(spans) if end <= first or start >= last]
+            untouched = [n for n, (start, end) in enumerate(spans) if end - 1 <= first or start >= last]
             with Journal(file, ASKED_WITH) as journal:
                 found = {number for number in range(6) if journal.find(str(number), 0)}
                 assert set(untouched) <= found
