@@ -136,7 +136,8 @@ def test_vl_rewardbench(tmp_path, make, capsys):
     groups = {f"accuracy/{group}": 1.0 for group in ("general", "hallucination", "reasoning")}
     assert values == {"accuracy": 1, "accuracy_mean": 1, **groups, "ties": 0, "scored_share": 1}
     assert (found["figures"]["accuracy"]["n"], found["figures"]["accuracy"]["images"]) == (4, 4)
-    assert found["figures"]["accuracy/reasoning"]["n"] == 2
+    reasoning = found["figures"]["accuracy/reasoning"]
+    assert (reasoning["n"], reasoning["questions"], reasoning["images"]) == (2, 2, 2)
     assert found["counts"] == {"cases": 4, "questions": 4, "images": 4, "texts": 8, "missing": {}}
     assert all(sum(part["type"] == "image_url" for part in content) == 1 for content in asked)
     scores = pq.read_table(tmp_path / "out" / "scores.parquet").to_pylist()

@@ -140,8 +140,7 @@ def _evaluation(
     statistics["scored_share"] = mean_of(~np.isnan(values), np.ones(values.size, dtype=bool))
     spans = intervals(statistics, benchmark.cluster[case], resamples, seed)
     figures = {
-        name: outputs.figure_of(one, spans[name], {"images": _images(benchmark, case[one.rows])})
-        for name, one in statistics.items()
+        name: outputs.figure_of(one, spans[name], benchmark.counts(case[one.rows])) for name, one in statistics.items()
     }
     missing = Counter(score.error for score in scores if score.error is not None)
     return {
@@ -156,18 +155,13 @@ def _evaluation(
         },
         "counts": {
             "cases": len(lengths),
-            "questions": benchmark.questions,
-            "images": _images(benchmark, case),
+            **benchmark.counts(case),
             "texts": len(scores),
             "missing": dict(sorted(missing.items())),
         },
         "notes": [f"{missing.total()} of {len(scores)} texts have no score: figures leave them out"] * bool(missing),
         "figures": figures,
     }
-
-
-def _images(benchmark: Benchmark, cases: Rows) -> int:
-    return len(frozenset().union(*(benchmark.images[case] for case in np.unique(cases))))
 
 
 def _pairs(values: Floats, labels: np.ndarray, group: np.ndarray, case: Rows) -> dict[str, Statistic]:

@@ -18,6 +18,7 @@ from recipe.sophiavl.trm_training.evaluate.statistics import Interval, Statistic
 
 FORMAT = "sophiavl-trm-evaluation/3"
 COUNTS = ("n", "questions", "images")
+_INTERVALS = "[95 % intervals by tied images]"
 # What a reader asks first; all figures are in the page and the JSON file.
 _SUMMARY = (
     *("spearman", "mae", "pairs_ordered", "auc", "pairs_right"),
@@ -95,7 +96,7 @@ def tables_of(evaluation: Evaluation) -> list[Table]:
         ]
         for name in [*figures.TITLES, *failures]
     ]
-    tables = [table_of("Figures", [*figures.RATERS.values(), "compared", "difference"], lines)]
+    tables = [table_of(f"Figures {_INTERVALS}", [*figures.RATERS.values(), "compared", "difference"], lines)]
     edits = evaluation["sensitivity"] or {}
     lines = [
         [
@@ -106,7 +107,7 @@ def tables_of(evaluation: Evaluation) -> list[Table]:
         for entry, measures in edits.items()
     ]
     if lines:
-        title = f"Edits of reasoning rated {sensitivity.HIGH} or higher: drop of the score"
+        title = f"Edits of reasoning rated {sensitivity.HIGH} or higher: drop of the score {_INTERVALS}"
         tables.append(table_of(title, [*sensitivity.MEASURES.values(), "compared", "difference"], lines))
     return tables
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from recipe.sophiavl.trm.questions import digest_of
 from recipe.sophiavl.trm_training.evaluate.rows import tied, tying_keys
 from recipe.sophiavl.trm_training.evaluate.statistics import Rows
 from recipe.sophiavl.trm_training.pairs import PairsError, read_pairs
@@ -55,7 +56,8 @@ class Benchmark:
     Attributes:
         cases: name, group and labels of each case.
         cluster: number of each case's set of tied images, from 0, shape (cases,).
-        keys: images of each case, as digests.
+        questions: digest of each case's question.
+        images: digests of each case's images.
     """
 
     name: str
@@ -63,8 +65,16 @@ class Benchmark:
     read: Callable[[], Iterator[Case]]
     cases: tuple[tuple[str, str, tuple[int, ...]], ...]
     cluster: Rows
-    questions: int
+    questions: tuple[bytes, ...]
     images: tuple[frozenset[str], ...]
+
+    def counts(self, cases: Rows) -> dict[str, int]:
+        """How many questions and images these cases are about."""
+        chosen = set(cases.tolist())
+        return {
+            "questions": len({self.questions[case] for case in chosen}),
+            "images": len({image for case in chosen for image in self.images[case]}),
+        }
 
 
 def read_benchmark(name: str, folder: Path, limit: int | None = None) -> Benchmark:
@@ -80,17 +90,16 @@ def read_benchmark(name: str, folder: Path, limit: int | None = None) -> Benchma
     def read() -> Iterator[Case]:
         return islice(READERS[name](folder), limit)
 
-    cases, keys, images = [], [], []
+    cases, keys, questions, images = [], [], [], []
     known: dict[bytes, bytes] = {}
-    questions: set[str] = set()
     for case in tqdm(read(), desc="reading", unit="case"):
         cases.append((case.name, case.group, case.labels))
         keys.append(tying_keys(case.question, case.images, known))
         images.append(frozenset(keys[-1] if case.images else ()))
-        questions.add(case.question)
+        questions.append(digest_of(case.question.encode("utf-8", "surrogatepass")))
     if not cases:
         raise PairsError(f"{folder}: holds no cases")
-    return Benchmark(name, folder, read, tuple(cases), tied(keys), len(questions), tuple(images))
+    return Benchmark(name, folder, read, tuple(cases), tied(keys), tuple(questions), tuple(images))
 
 
 def _vl_rewardbench(folder: Path) -> Iterator[Case]:
