@@ -13,8 +13,8 @@ from functools import lru_cache
 
 from reward_score import math_pool
 
-_MAX_CHARS = 300
-_MAX_DEPTH = 12
+_MAX_CHARS = 200
+_MAX_DEPTH = 8
 _MAX_POWER = 1000  # product of all exponents: (9^{99})^{99} is one of 9801
 _MAX_POWER_OF_SUMS = 20  # (x+y+z)^{20} has 231 terms
 _MAX_EXPONENTIALS = 2

@@ -17,7 +17,7 @@ from reward_score.text import clean_truth
 PROBLEM_TYPES = ("numerical", "multiple choice", "OCR", "free-form")
 _KNOWN = {name.lower() for name in PROBLEM_TYPES}
 # OCR and free-form answers that are longer by far than the truth earn next to nothing, and take seconds to compare.
-_TIMES_AS_LONG, _CHARS_MORE = 20, 10_000
+_TIMES_AS_LONG, _CHARS_MORE = 10, 2_000
 
 
 @dataclass(frozen=True)

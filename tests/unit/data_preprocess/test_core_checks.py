@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from data_preprocess.core import checks
 from data_preprocess.core.errors import Fault, RowError
+from data_preprocess.schema import rl_row
 from reward_score import PROBLEM_TYPES, score_outcome
 
 
@@ -48,7 +49,15 @@ def test_problem_types_have_one_name(written: str, name: str) -> None:
         ("B. A car", "B"),
     ],
 )
-@pytest.mark.parametrize("options", [["a bus", "a car", "a train"], ["A. a bus", "(B) a car", "C: a train"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["a bus", "a car", "a train"],
+        ["A. a bus", "(B) a car", "C: a train"],
+        ["A、a bus", "B、a car", "C、a train"],
+        ["[A] a bus", "b) a car", "C.a train"],
+    ],
+)
 def test_truth_of_a_choice_becomes_letters(truth: str, letters: str, options: list[str]) -> None:
     assert checks.choice_truth(truth, options, "Which?", "solution") == letters
     # The reward takes the letters for the same truth.
@@ -85,6 +94,22 @@ def test_options_in_the_question_itself() -> None:
 def test_a_letter_of_one_option_and_the_text_of_another_is_no_truth(truth: str, options: list[str]) -> None:
     with pytest.raises(RowError, match="is the letter of one option and the text of another"):
         checks.choice_truth(truth, options, "Which?", "solution")
+
+
+def test_a_label_is_written_once() -> None:
+    for options in (["A、red", "B、blue"], ["red", "blue"]):
+        row = rl_row(
+            data_source="d",
+            question="Which?",
+            problem_type="multiple choice",
+            answer="A",
+            split="train",
+            index=0,
+            options=options,
+        )
+        assert row["prompt"][1]["content"].splitlines()[1:] == (
+            options if "、" in options[0] else ["A. red", "B. blue"]
+        )
 
 
 def test_letters_out_of_order_could_mean_either() -> None:
