@@ -97,7 +97,7 @@ def _same_chain(answer: str, truth: str, settings: OutcomeSettings) -> bool:
 
 def _is_symbol(name: str) -> bool:
     """``x``, ``AB``, ``\\angle A``; in words, one thing has many names."""
-    return len(name) <= 3 or not name.replace(" ", "").isalpha()
+    return len(name) <= 2 or name.isupper() or not name.replace(" ", "").isalpha()
 
 
 def _same_side(answer: str, truth: str, settings: OutcomeSettings) -> bool:

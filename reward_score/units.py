@@ -25,14 +25,14 @@ Unit = frozenset[Measure] | frozenset[str]
 
 # BaseLoader: all values are text.
 _TABLE = yaml.load(Path(__file__).with_name("units.yaml").read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-_NOT_NOUNS = frozenset(_TABLE["not_nouns"].split())
+_NUMBERS, _NOT_NOUNS, _NOT_LAST = (frozenset(_TABLE[key].split()) for key in ("numbers", "not_nouns", "not_last"))
 _TENS = "(?:twen|thir|for|four|fif|six|seven|eigh|nine)t"
 _NOT_NOUN = re.compile(
     rf"(?:.*-)?(?:{_TENS}(?:y|ies|een|eens)|.*illions?|.*fold|.*n't"
     rf"|(?:four|fif|six|seven|eigh|nin|ten|eleven|twelf|{_TENS}een|{_TENS}ie|hundred|thousand|.*illion)ths?|thirds)"
 )
 _NOUN = re.compile(r"[A-Za-z]{2,}(?:-[A-Za-z]{2,})*")
-NAME_WORDS = frozenset(("of", "the", "an"))
+NAME_WORDS = frozenset(("of", "the", "an", "base", "cube", "square", "sum", "remainder"))
 _MAX_WORDS = 4
 _POWER = re.compile(r"(.+?)(?:\s*\^\s*\{?\s*([+-]?[1-3])\s*\}?|([23]))")
 _WORD_POWERS = tuple(
@@ -68,11 +68,11 @@ _SYMBOLS, _WORDS = _read_table()
 def nouns(text: str, allowed: frozenset[str] = frozenset()) -> frozenset[str] | None:
     """The words of a text that may name a thing (lower case, plural s off); None if a word says more than that."""
     words = [word.rstrip(".").lower() for word in text.split()]
-    if not 1 <= len(words) <= _MAX_WORDS or "per" in (words[0], words[-1]):
+    if not 1 <= len(words) <= _MAX_WORDS or "per" in (words[0], words[-1]) or words[-1] in _NOT_LAST - allowed:
         return None
     for word in words:
-        banned = not _NOT_NOUNS.isdisjoint({word, word.removesuffix("s"), word.removesuffix("es")} - allowed)
-        banned = banned or (_NOT_NOUN.fullmatch(word) and word not in _WORDS)
+        banned = not _NUMBERS.isdisjoint({word, word.removesuffix("s"), word.removesuffix("es")})
+        banned = banned or word in _NOT_NOUNS - allowed or (_NOT_NOUN.fullmatch(word) and word not in _WORDS)
         if banned or not _NOUN.fullmatch(word):
             return None
     return frozenset(word.removesuffix("s") for word in words)
