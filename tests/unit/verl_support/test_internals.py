@@ -61,4 +61,4 @@ def test_reward_workers_are_prepared_before_they_make_their_manager(monkeypatch:
     monkeypatch.setattr("ray.remote", lambda cls: cls)
     internals.prepare_reward_workers(lambda: happened.append("prepared"))
     object.__new__(manager)._init_reward_loop_workers()
-    assert happened == ["prepared", "c a"]
+    assert happened == ["prepared", "manager c a"]
