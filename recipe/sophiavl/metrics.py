@@ -36,11 +36,11 @@ def reward_metrics(
         "outcome_reward/format_ok": float(np.mean([component["format_ok"] for component in components])),
         "reward/mean": float(rewards.reward.mean()),
     }
-    types = np.array([component["problem_type"] for component in components])
+    types = np.array([_slug(component["problem_type"]) for component in components])
     by_type = {name: types == name for name in np.unique(types)}
     if len(by_type) > 1:
         for name, members in by_type.items():
-            metrics[f"outcome_reward/{_slug(name)}/mean"] = float(outcome[members].mean())
+            metrics[f"outcome_reward/{name}/mean"] = float(outcome[members].mean())
     if settings.enable:
         metrics |= _trust_metrics(groups, rewards)
         metrics |= _thinking_metrics(components, by_type)
@@ -102,7 +102,7 @@ def _thinking_metrics(components: Sequence[Mapping[str, Any]], by_type: Mapping[
     if len(by_type) > 1:
         for name, members in by_type.items():
             if (members & present).any():
-                metrics[f"thinking_reward/{_slug(name)}/mean"] = float(thinking[members & present].mean())
+                metrics[f"thinking_reward/{name}/mean"] = float(thinking[members & present].mean())
     asked = [component for component in components if component["thinking_asked"]]
     if asked:
         p50, p95 = np.percentile([component["thinking_latency_s"] for component in asked], (50, 95))

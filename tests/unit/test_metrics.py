@@ -94,6 +94,13 @@ def test_types_are_separate_only_where_mixed() -> None:
     assert not any("numerical" in name for name in measure([component(1, 0.5)], ["a"]))
 
 
+def test_types_that_differ_in_case_only_are_one() -> None:
+    mixed = [component(1, 0.5), component(0, 0.7, problem_type=" Numerical"), component(0, 0.1, problem_type="OCR")]
+    metrics = measure(mixed, ["a", "b", "c"])
+    assert metrics["outcome_reward/numerical/mean"] == 0.5
+    assert metrics["thinking_reward/numerical/mean"] == pytest.approx(0.6)
+
+
 def test_without_thinking_reward_the_reward_is_the_outcome() -> None:
     off = ThinkingRewardSettings(enable=False)
     components = [component(1, None, thinking_asked=False), component(0, None, thinking_asked=False)]

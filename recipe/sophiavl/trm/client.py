@@ -41,6 +41,8 @@ else:
 
 logger = logging.getLogger(__name__)
 
+MAX_DETAIL_CHARS = 500
+
 
 @dataclass(frozen=True)
 class ThinkingScore:
@@ -49,8 +51,8 @@ class ThinkingScore:
     Attributes:
         value: the score in [0, 1]; None where it is missing.
         error: why it is missing: "timeout", "connect", "disconnected", "http_<status>", "bad_reply", "unparsable",
-            "no_mass", "no_logprobs", "bad_image", or "deadline" where its time was over before it could be sent; None
-            where there is a value.
+            "no_mass", "no_logprobs", "bad_image", or "deadline" where its time was over before any server had answered
+            or failed; None where there is a value.
         latency_s: seconds from the call to its result.
         attempts: HTTP requests sent for it.
         cached: it came from the cache, or from an identical score under way, and no request was sent.
@@ -81,9 +83,9 @@ class _Progress:
     failures: Counter[str] = field(default_factory=Counter)
     first_failed_at: dict[str, float] = field(default_factory=dict)
 
-    def result(self) -> ThinkingScore:
+    def result(self, latency_s: float) -> ThinkingScore:
         error = (self.error or "deadline") if self.value is None else None
-        return ThinkingScore(self.value, error, 0.0, self.attempts, endpoint=self.endpoint, reply=self.reply)
+        return ThinkingScore(self.value, error, latency_s, self.attempts, endpoint=self.endpoint, reply=self.reply)
 
 
 class ThinkingRewardClient:
@@ -92,7 +94,7 @@ class ThinkingRewardClient:
     It belongs to the event loop on which it is first used. Use it as an async context manager, or call `close`.
 
     Raises:
-        ValueError: the environment variable that ``api_key_env`` names is not set.
+        ValueError: the environment variable that ``api_key_env`` names is not set, or no key.
         PromptError: the prompt file cannot be used.
         SettingsError: ``structured_output`` is still a wish (`structured_output.settle` finds out what it can be).
     """
@@ -124,11 +126,11 @@ class ThinkingRewardClient:
 
     async def close(self) -> None:
         """Cancel what is under way and close all connections. A closed client opens again when it is used."""
+        session, self._session, self._loop = self._session, None, None
         await self._scores.cancel()
         await self._questions.close()
-        if self._session is not None:
-            await self._session.close()
-        self._session = self._loop = None
+        if session is not None:
+            await session.close()
 
     async def score(self, question: str, images: Sequence[ImageInput], thinking: str) -> ThinkingScore:
         """Score the reasoning `thinking` about `question` and all its `images`.
@@ -138,22 +140,29 @@ class ThinkingRewardClient:
         Raises:
             TypeError: an argument is not of an accepted kind.
             RuntimeError: the client is in use on another event loop.
+            asyncio.CancelledError: the client was closed meanwhile.
         """
         if not isinstance(question, str) or not isinstance(thinking, str):
             raise TypeError("question and thinking must be text")
         started = time.monotonic()
+        deadline = started + self.config.deadline_s
         self._open()
         try:
-            identified = await self._questions.identify(question, images)
+            async with async_timeout.timeout(self.config.deadline_s):
+                identified = await self._questions.identify(question, images)
+        except asyncio.TimeoutError:
+            return ThinkingScore(None, "deadline", time.monotonic() - started)
         except BadImageError as error:
             self._report("bad_image", str(error))
             return ThinkingScore(None, "bad_image", time.monotonic() - started)
         key = digest_of(self._template.digest, identified.key, thinking.encode("utf-8", "surrogatepass"))
-        deadline = started + self.config.deadline_s
-        if self.config.cache_size:
-            score, fresh = await self._scores.get(key, lambda: self._ask(identified, thinking, deadline))
-        else:
-            score, fresh = await self._ask(identified, thinking, deadline), True
+        shared = key if self.config.cache_size else object()
+        while True:
+            score, fresh = await self._scores.get(shared, lambda: self._ask(identified, thinking, deadline))
+            # One that it joined may have run out of its own time, which ends earlier.
+            too_short = not fresh and score.value is None and score.latency_s >= self.config.deadline_s
+            if not too_short or time.monotonic() >= deadline:
+                break
         score = score if fresh else replace(score, attempts=0, cached=True)
         return replace(score, latency_s=time.monotonic() - started)
 
@@ -204,11 +213,13 @@ class ThinkingRewardClient:
 
     @contextmanager
     def _key_hidden(self) -> Iterator[None]:
-        """Some servers quote a key that they refuse."""
+        """Some servers quote a key that they refuse. Hidden before anything is cut, or its beginning would stay."""
         try:
             yield
         except AttemptError as error:
-            error.detail = error.detail.replace(self._key, "***") if self._key else error.detail
+            detail = error.detail.replace(self._key, "***") if self._key else error.detail
+            error.detail = detail[:MAX_DETAIL_CHARS]
+            error.args = (error.kind, error.detail)
             raise
 
     async def _ask(self, question: Question, thinking: str, deadline: float) -> ThinkingScore:
@@ -221,7 +232,7 @@ class ThinkingRewardClient:
         except BadImageError as error:
             progress.error = "bad_image"
             self._report("bad_image", str(error))
-        score = progress.result()
+        score = progress.result(time.monotonic() - deadline + self.config.deadline_s)
         if score.error is not None:
             self._report(f"missing: {score.error}", f"after {score.attempts} attempts, the last at {score.endpoint}")
         return score
@@ -296,11 +307,13 @@ def read_api_key(config: ClientSettings) -> str | None:
     """The API key, from the environment.
 
     Raises:
-        ValueError: the variable is named but not set.
+        ValueError: the variable is named but not set, or cannot be sent in a header.
     """
     if config.api_key_env is None:
         return None
-    key = os.environ.get(config.api_key_env)
+    key = os.environ.get(config.api_key_env, "").strip()
+    if not key.isprintable():
+        raise ValueError(f"thinking_reward.api_key_env={config.api_key_env!r}: the key holds line breaks or the like")
     if not key:
         raise ValueError(
             f"thinking_reward.api_key_env={config.api_key_env!r}: this environment variable is not set; export it, or "

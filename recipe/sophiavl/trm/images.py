@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import io
 import struct
@@ -29,6 +28,9 @@ _hasher = hashlib.sha256
 _ENCODE_ERRORS = (
     Image.DecompressionBombError,
     OSError,
+    EOFError,
+    RuntimeError,
+    AttributeError,
     SyntaxError,
     ValueError,
     TypeError,
@@ -98,9 +100,10 @@ def _from_data_url(url: str) -> bytes:
     if not (comma and head.startswith("data:image/") and head.endswith(";base64")):
         raise BadImageError("an image URL must be data:image/...;base64,...")
     try:
-        return load_image(base64.b64decode(payload, validate=True))
-    except binascii.Error as error:
+        encoded = base64.b64decode(payload, validate=True)
+    except ValueError as error:  # binascii.Error, or characters that are not ASCII
         raise BadImageError(f"image data URL holds no valid base64: {error}") from error
+    return load_image(encoded)
 
 
 def digest_image(image: bytes | Image.Image) -> SourceImage:
@@ -112,7 +115,7 @@ def digest_image(image: bytes | Image.Image) -> SourceImage:
         hasher.update(image.tobytes())
         if image.mode == "P":
             hasher.update(repr(image.getpalette()).encode())
-    except OSError as error:
+    except _ENCODE_ERRORS as error:
         raise BadImageError(f"image pixels cannot be read: {error}") from error
     return SourceImage(hasher.digest(), pixels=image)
 

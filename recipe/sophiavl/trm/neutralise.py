@@ -29,7 +29,7 @@ _INVISIBLE = re.compile(
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Full-width and small forms count too: some tokenizers normalise them to ASCII before they look for control tokens.
 _ANGLE = re.compile(r"[<＜﹤](?![\s=])")
-_SQUARE = re.compile(r"[\[［](?=[/／]?[A-Za-z_]+[\]］])")
+_SQUARE = re.compile(r"[\[［](?=[/／]?[A-Za-z_][A-Za-z_0-9]*[\]］])")
 # What may stand around a delimiter's words in its line, and what makes it look like one in the middle of a line.
 _DECORATION = re.compile(r"[^\w\n]*")
 _MARKS = re.compile(r"[^\w\s]{2}")
@@ -55,7 +55,8 @@ def neutralise(text: str, *, max_chars: int | None = None, delimiters: Sequence[
         max_chars: longest result in characters (at least 200); None means no limit.
         delimiters: strings of the template that must not occur in the result, whatever their case.
     """
-    text = _SURROGATE.sub("\ufffd", _INVISIBLE.sub("", text.replace("\r\n", "\n").replace("\r", "\n")))
+    text = "\n".join(text.splitlines())  # there are ten ways to end a line
+    text = _SURROGATE.sub("\ufffd", _INVISIBLE.sub("", text))
     text = _ONE_CHARACTER.sub(lambda match: _cut_run(match[1], len(match[0]), _KEPT_OF_CHARACTER), text.strip())
     total = len(text)
     if max_chars is not None:
@@ -137,7 +138,8 @@ def _cut_run(unit: str, length: int, kept: int) -> str:
 def _shorten(text: str, max_chars: int, total: int) -> str:
     if len(text) <= max_chars:
         return text
-    note = f"\n(… {total} characters in all, the middle is left out …)\n"
+    # No line of its own: the cut would put what follows, or precedes, it alone on a line, as delimiters stand.
+    note = f" (… {total} characters in all, the middle is left out) "
     room = max_chars - len(note)
     head = room * 2 // 3
     return text[:head] + note + text[len(text) - (room - head) :]

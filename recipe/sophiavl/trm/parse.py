@@ -25,24 +25,26 @@ NUMBER = r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]+)?|\.[0-9]+)"
 OVER_ONE = r"(?:\s*/\s*1(?:\.0+)?|\s+out\s+of\s+1(?:\.0+)?)?"
 # What may not touch a number: more of a number, a sign, a percent sign, a fraction bar.
 NOT_BEFORE = r"(?<![0-9.,/+\-−–%])"
-NOT_AFTER = r"(?![0-9]|\s*[%/]|[.,][0-9]|\s*[-−–~]\s*[0-9.])"
+NOT_AFTER = r"(?![^\W_]|\s*(?:[%％‰/／⁄∕]|percent\b|(?:out\s+)?of\b)|[.,][0-9]|\s*[-−–~]\s*[0-9.])"
 
 _DECORATION = r"[\s*_`$\"'“”(\[]*"
 _DECORATION_END = r"[\s*_`$\"'“”)\]]*"
-_PLAIN = re.compile(rf"{_DECORATION}(?P<number>{NUMBER}){OVER_ONE}{_DECORATION_END}(?P<stop>\.?){_DECORATION_END}")
+_PLAIN = re.compile(rf"{_DECORATION}(?P<number>{NUMBER}){OVER_ONE}{_DECORATION_END}(?:(?P<stop>\.){_DECORATION_END})?")
 _LABEL = re.compile(
     rf"\b(?:score|rating)\b[\"'*_`\s]*(?:\([^()\n]*\)[\"'*_`\s]*)?(?::|=|\bis\b|\bof\b)[\"'*_`\s$:]*"
     rf"{NOT_BEFORE}(?P<number>{NUMBER}){OVER_ONE}{NOT_AFTER}",
     re.IGNORECASE,
 )
 _LABEL_WITHOUT_SCORE = re.compile(r"\b(?:score|rating)\b[\"'*_`\s]*[:=]", re.IGNORECASE)
-_TAGGED = re.compile(r"<(?P<tag>answer|score)>(?P<content>.*?)</(?P=tag)>", re.IGNORECASE | re.DOTALL)
+_TAGGED = re.compile(r"<(?P<tag>answer|score)>(?P<content>[^<]*)</(?P=tag)>", re.IGNORECASE)
 _LOOSE_TAG = re.compile(r"</?(?:answer|score|think)>", re.IGNORECASE)
 _BOXED = re.compile(r"\\boxed\s*\{(?P<content>[^{}]*)\}")
-_FENCE = re.compile(r"\s*```(?:json)?\s*(?P<content>.*?)\s*```\s*", re.IGNORECASE | re.DOTALL)
+_FENCE = re.compile(r"\s*```(?:json)?(?P<content>.*)```\s*", re.IGNORECASE | re.DOTALL)
 _THINK_BLOCK = re.compile(r"\s*<think>.*?</think>", re.IGNORECASE | re.DOTALL)
 _JSON_SCORE = re.compile(rf"\"score\"\s*:\s*\"?\s*(?P<number>{NUMBER}(?:[eE][+-]?[0-9]+)?)", re.IGNORECASE)
 _ANY_NUMBER = re.compile(r"[0-9]")
+_NUMBER_IN_SENTENCE = re.compile(r"(?:[^.\n0-9]|\.(?!\s|$))*[0-9]")
+_CUT_DECIMAL = re.compile(r"\s*\.\s*")
 
 
 @dataclass(frozen=True)
@@ -90,15 +92,12 @@ def _candidates(text: str, start: int) -> Iterator[FoundScore | None]:
 
 
 def _marked(text: str, start: int) -> Iterator[FoundScore | None]:
-    inside: list[tuple[int, int]] = []
+    outside = " " * start + text[start:]
     for pattern in (_TAGGED, _BOXED):
         for match in pattern.finditer(text, start):
             low, high = match.span("content")
-            inside.append((match.start(), match.end()))
             yield _plain(text, low, high) or _single_label(text, low, high)
-    outside = text
-    for low, high in inside:
-        outside = outside[:low] + " " * (high - low) + outside[high:]
+        outside = pattern.sub(lambda match: " " * len(match[0]), outside)
     if _LOOSE_TAG.search(outside, start):
         yield None  # an unclosed tag: the number may have been cut
     yield from _labels(outside, start, len(outside))
@@ -106,12 +105,10 @@ def _marked(text: str, start: int) -> Iterator[FoundScore | None]:
 
 def _labels(text: str, start: int, end: int) -> Iterator[FoundScore | None]:
     for match in _LABEL.finditer(text, start, end):
-        line_end = text.find("\n", match.end(), end)
-        rest = text[match.end() : line_end if line_end >= 0 else end]
         # "Score: 0.8 or 0.9": a second number beside the first makes it ambiguous.
-        same_sentence = re.split(r"\.(?:\s|$)", rest, maxsplit=1)[0]
-        cut = "." not in match["number"] and text[match.end("number") : end].strip() == "."
-        yield None if cut or _ANY_NUMBER.search(same_sentence) else _checked(match)
+        ambiguous = _NUMBER_IN_SENTENCE.match(text, match.end(), end)
+        cut = "." not in match["number"] and _CUT_DECIMAL.fullmatch(text, match.end("number"), end)
+        yield None if cut or ambiguous else _checked(match)
     labelled = {match.start() for match in _LABEL.finditer(text, start, end)}
     for match in _LABEL_WITHOUT_SCORE.finditer(text, start, end):
         if match.start() not in labelled and _ANY_NUMBER.search(text[match.end() : match.end() + 8]):
@@ -151,10 +148,10 @@ def _json(text: str, start: int, end: int) -> FoundScore | None:
 
 
 def _as_number(value: object) -> float:
-    """The number that a JSON value holds; NaN, which equals nothing, where it holds none."""
+    """The number in [0, 1] that a JSON value holds; NaN, which equals nothing, where it holds none."""
     if isinstance(value, str) and re.fullmatch(NUMBER, value.strip()):
         return float(value)
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1:
         return float(value)
     return math.nan
 

@@ -27,7 +27,7 @@ NO_THINKING = "(nothing was written)"
 # More text than a closing marker and one instruction belongs before the response, where a group shares it.
 MAX_TAIL_CHARS = 500
 
-_IMAGE_MARK = re.compile(r"\s*<image>\s*", re.IGNORECASE)
+_IMAGE_MARK = re.compile(r"(?:(?<!\s)\s+)?<image>\s*", re.IGNORECASE)
 # Stands for the response while the shared part is serialised. JSON would escape this character, so no text holds it.
 _HOLE = "\x00thinking\x00"
 

@@ -7,7 +7,8 @@ first served, while the window has room and the server does not rest:
   in a row; then one request finds out, and every answer makes room for another two;
 - it is overloaded (a time-out, "too many requests") but answers others: the window halves, and from there it grows by
   one request per window of answers;
-- requests that were sent before the last such failure tell nothing new: they change nothing.
+- requests that were sent before the last such failure tell nothing new: they change nothing. Nor does a failure that
+  may be the request's own (`AttemptError.may_be_the_request`), unless it is the second one without an answer between.
 
 So an outage costs one request per rest, whatever its length, and overload slows down and never switches off.
 """
@@ -55,6 +56,7 @@ class Server:
         self._under_way = 0
         self._failures = 0
         self._failed_at = -math.inf
+        self._doubted = False
         self._waiting: deque[asyncio.Future[bool]] = deque()
 
     async def enter(self) -> bool:
@@ -79,14 +81,16 @@ class Server:
     def answered(self) -> None:
         """A request was answered as it should, or refused for a reason of its own."""
         self.answered_at = time.monotonic()
-        self._failures, self.trouble = 0, None
+        self._failures, self.trouble, self._doubted = 0, None, False
         self._window = min(self._limit, self._window + (1.0 if self._window < self._threshold else 1.0 / self._window))
         self._let_in()
 
     def failed(self, error: AttemptError, sent_at: float) -> None:
         """A request that was sent at monotonic time `sent_at` failed by the server's fault."""
         now = time.monotonic()
-        answers_others = self.answered_at > sent_at
+        first_doubt = error.may_be_the_request and not self._doubted
+        self._doubted = True
+        answers_others = self.answered_at > sent_at or first_doubt
         rest_s = 0.0
         if sent_at >= self._failed_at and (error.is_overload or not answers_others):
             self._failed_at, self.trouble = now, error.kind
@@ -104,6 +108,11 @@ class Server:
             for place in waiting:
                 if not place.done():
                     place.set_result(False)
+
+    @property
+    def available(self) -> bool:
+        """Whether it neither rests nor is being found out by the requests under way."""
+        return self.resting_until <= time.monotonic() and (self.trouble is None or self._has_room())
 
     def _has_room(self) -> bool:
         return self._under_way < int(self._window) and time.monotonic() >= self.resting_until
@@ -139,10 +148,9 @@ def rank(servers: Sequence[Server], key: bytes) -> list[Server]:
 
 
 def choose(ranked: Sequence[Server], failures: Mapping[str, int]) -> Server:
-    """The server for the next attempt: of those that do not rest the one that failed this score least often, then the
-    most preferred; where all rest, the one whose rest ends first."""
-    now = time.monotonic()
-    awake = [server for server in ranked if server.resting_until <= now]
-    if not awake:
+    """The server for the next attempt: of those available the one that failed this score least often, then the most
+    preferred; where there is none, the one whose rest ends, or ended, first."""
+    available = [server for server in ranked if server.available]
+    if not available:
         return min(ranked, key=lambda server: server.resting_until)
-    return min(awake, key=lambda server: failures.get(server.url, 0))
+    return min(available, key=lambda server: failures.get(server.url, 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import sys
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -16,7 +17,6 @@ import aiohttp
 _OVERLOAD = ("timeout", "http_408", "http_429", "http_503", "http_504")
 _ABSENT = ("connect", "http_502")
 MAX_REPLY_BYTES = 4 * 2**20
-MAX_DETAIL_CHARS = 500
 
 
 class AttemptError(Exception):
@@ -132,7 +132,7 @@ def _status_error(response: aiohttp.ClientResponse, raw: bytes) -> AttemptError:
     status = response.status
     return AttemptError(
         f"http_{status}",
-        _error_message(raw)[:MAX_DETAIL_CHARS],
+        _error_message(raw),
         retryable=status in (408, 429) or (status >= 500 and status != 501),
         retry_after_s=retry_after_s(response.headers.get("Retry-After")),
     )
@@ -149,7 +149,7 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> float | No
         pass
     try:
         when = parsedate_to_datetime(header.strip())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
     when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
     return max(0.0, (when - (now or datetime.now(timezone.utc))).total_seconds())
@@ -175,11 +175,12 @@ def parse_reply(raw: bytes) -> Reply:
         content = choice["message"]["content"]
         if content is not None and not isinstance(content, str):
             raise TypeError("content is no text")
+        usage = data.get("usage")
         return Reply(
             text=content or "",
             cut=choice.get("finish_reason") == "length",
             tokens=_tokens(choice.get("logprobs")),
-            usage=data.get("usage") or {},
+            usage=usage if isinstance(usage, dict) else {},
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise AttemptError("bad_reply", f"no chat completion ({type(error).__name__}: {error})") from error
@@ -206,4 +207,4 @@ def _tokens(logprobs: Any) -> tuple[TokenChoice, ...] | None:
 def _is_log_probability(value: Any) -> bool:
     """Finite and not above 0, but for rounding: the sum of a softmax may exceed 1 in its last bits."""
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and math.isfinite(value) and value <= 1e-4
+    return number and -sys.float_info.max <= value <= 1e-4  # math.isfinite raises for large integers

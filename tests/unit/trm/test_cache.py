@@ -90,3 +90,18 @@ async def test_the_least_recently_used_result_goes_first_and_none_is_kept_that_d
     assert [(await get(key))[1] for key in ("a", "c")] == [False, False]
     assert await get("b") == ("12345", True)
     assert [await get("long", "x" * 11) for _ in range(2)] == [("x" * 11, True)] * 2
+
+
+@pytest.mark.asyncio
+async def test_what_nobody_waits_for_any_more_is_cancelled_and_not_joined():
+    shared, compute = SharedComputations(4), Computation()
+    calls = [asyncio.create_task(shared.get("k", compute)) for _ in range(2)]
+    await asyncio.sleep(0)
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    late = asyncio.create_task(shared.get("k", compute))
+    await asyncio.sleep(0.01)
+    compute.go.set()
+    assert await late == (7, True)
+    assert compute.runs == 2

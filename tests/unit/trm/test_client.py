@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import logging
+import threading
 import time
 from contextlib import AsyncExitStack
 
@@ -13,9 +14,10 @@ from aiohttp import web
 from PIL import Image
 
 from recipe.sophiavl.trm import questions
-from recipe.sophiavl.trm.client import ThinkingRewardClient
+from recipe.sophiavl.trm.client import ThinkingRewardClient, read_api_key
 from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.scale import VALUES
+from recipe.sophiavl.trm.transport import AttemptError
 from tests.support.stand_in import completion, make_app, serve
 from tests.support.vllm_server import free_port
 
@@ -405,3 +407,69 @@ async def test_expected_scores_ask_for_log_probabilities():
         score = await client.score("q", [], "t")
     assert score.value == pytest.approx(0.2)
     assert (server.requests[0]["logprobs"], server.requests[0]["top_logprobs"]) == (True, 20)
+
+
+async def test_a_key_is_hidden_where_the_detail_is_cut(monkeypatch, caplog):
+    monkeypatch.setenv("TRM_KEY", "s3cret-and-long")
+    server = Server(lambda data, number: web.Response(status=401, text="x" * 495 + "s3cret-and-long"))
+    async with server.serve() as url, make_client(url, api_key_env="TRM_KEY") as client:
+        await client.score("q", [], "t")
+        with pytest.raises(AttemptError) as raised:
+            await client.ask(url, b"[]")
+    assert "s3cr" not in caplog.text + repr(raised.value) + str(raised.value)
+
+
+async def test_a_key_that_no_header_can_hold_is_refused_and_white_space_around_it_goes(monkeypatch):
+    config = ClientSettings(urls="http://a/v1", model="trm", api_key_env="TRM_KEY")
+    monkeypatch.setenv("TRM_KEY", " s3cret\n")
+    assert read_api_key(config) == "s3cret"
+    monkeypatch.setenv("TRM_KEY", "s3\ncret")
+    with pytest.raises(ValueError, match="TRM_KEY") as raised:
+        read_api_key(config)
+    assert "cret" not in str(raised.value).replace("TRM_KEY", "")
+
+
+async def test_reading_the_images_counts_for_the_deadline(monkeypatch):
+    over = threading.Event()
+    monkeypatch.setattr(questions, "_read", lambda images: over.wait(20) and [])
+    async with make_client("http://127.0.0.1:9/v1", timeout_s=0.1, deadline_s=0.2) as client:
+        started = time.monotonic()
+        score = await client.score("q", [image()], "t")
+        assert time.monotonic() - started < 10
+        over.set()
+    assert (score.value, score.error, score.attempts) == (None, "deadline", 0)
+
+
+async def test_a_score_that_joined_another_has_its_own_deadline():
+    server = Server(Outage(1.4))
+    async with server.serve() as url, make_client(url, timeout_s=0.9, deadline_s=1.0) as client:
+        first = asyncio.create_task(client.score("q", [], "t"))
+        await asyncio.sleep(0.8)
+        second = await client.score("q", [], "t")
+        assert (await first).error == "http_503"
+    assert second.value == 0.7
+
+
+@pytest.mark.parametrize("cache_size", [0, 100])
+async def test_closing_ends_what_is_under_way(cache_size):
+    server = Server()
+    server.delay_s = 30
+    async with server.serve() as url:
+        client = make_client(url, cache_size=cache_size)
+        scores = [asyncio.create_task(client.score("q", [], f"t{number}")) for number in range(5)]
+        await asyncio.sleep(0.2)
+        await client.close()
+        results = await asyncio.wait_for(asyncio.gather(*scores, return_exceptions=True), 10)
+        assert {type(result) for result in results} == {asyncio.CancelledError}
+        assert client._session is None, "nothing was opened again"
+
+
+async def test_cancelled_scores_give_their_places_back_with_a_cache_too():
+    server = Server()
+    server.delay_s = 30
+    async with server.serve() as url, make_client(url, max_concurrency=1) as client:
+        task = asyncio.create_task(client.score("q", [], "t"))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        server.delay_s = 0
+        assert (await asyncio.wait_for(client.score("q", [], "t2"), 10)).value == 0.7

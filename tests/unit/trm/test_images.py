@@ -139,3 +139,38 @@ def damaged_tiff():
 def test_damaged_images_are_bad_images_whatever_pillow_raises(make):
     with pytest.raises(BadImageError, match="cannot be encoded"):
         data_url(digest_image(make()))
+
+
+def broken_when_read(image_format):
+    data = bytearray(encoded(image_format))
+    if image_format == "PNG":
+        data[data.index(b"IDAT") - 4 : data.index(b"IDAT")] = b"\x00\x00\x00\x01"
+    return Image.open(io.BytesIO(bytes(data[: len(data) - 5])))
+
+
+def closed():
+    image = picture()
+    image.close()
+    return image
+
+
+@pytest.mark.parametrize("make", [lambda: broken_when_read("PNG"), lambda: broken_when_read("BMP"), closed])
+def test_a_damaged_pil_image_is_a_bad_image_whatever_pillow_raises(make):
+    with pytest.raises(BadImageError, match="cannot be read"):
+        digest_image(make())
+
+
+@pytest.mark.parametrize("error", [RuntimeError, AttributeError, EOFError])
+def test_what_the_decoders_raise_besides_is_a_bad_image_too(monkeypatch, error):
+    # AVIF, Spider and others on damaged data.
+    def fail(*_):
+        raise error("damaged")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(BadImageError, match="cannot be encoded"):
+        data_url(digest_image(b"neither"))
+
+
+def test_a_data_url_of_other_characters_is_a_bad_image():
+    with pytest.raises(BadImageError, match="base64"):
+        load_image("data:image/png;base64,é")

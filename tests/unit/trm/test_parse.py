@@ -1,6 +1,7 @@
 """The parser: what counts as a score, and what must not."""
 
 import math
+import time
 
 import pytest
 from hypothesis import example, given, settings
@@ -199,3 +200,40 @@ def test_the_position_is_that_of_the_number(text):
     found = find_score(text)
     assert found is not None
     assert float(text[found.start : found.end]) == found.value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"score": 1' + "0" * 400 + "}",
+        "Score: 1 out of five",
+        "Score: 1 of ten",
+        "Score: 1％",
+        "Score: 1 percent",
+        "Score: 1k",
+        "The score is 1st",
+    ],
+)
+def test_a_number_of_another_kind_is_no_score(text):
+    assert parse_score(text) is None
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda n: "<answer>" * n,
+        lambda n: "<answer>0.5</answer>" * n,
+        lambda n: "0.5" + " " * n + "x",
+        lambda n: "```" + " " * n + "x",
+        lambda n: "score: 0.5 " * n,
+        lambda n: "score: 0.5. " * n,
+        lambda n: "score" + "*" * n,
+    ],
+)
+def test_a_long_reply_takes_linear_time(make):
+    def seconds(n):
+        started = time.perf_counter()
+        parse_score(make(n))
+        return time.perf_counter() - started
+
+    assert seconds(64_000) < 32 * max(seconds(8_000), 0.01)

@@ -157,3 +157,26 @@ async def test_choice_goes_by_rest_then_by_failures_then_by_preference():
 async def test_the_pause_is_in_the_upper_half_of_a_range_that_doubles_up_to_its_limit(failures, base, most):
     longest = min(most, base * 2.0 ** min(failures - 1, 60))
     assert longest / 2 <= backoff_s(failures, base, most) <= longest
+
+
+async def test_a_bad_request_that_fails_before_the_good_ones_are_answered_slows_nobody():
+    server = make_server(limit=8)
+    assert await enter(server, 4) == 4
+    sent = now()
+    server.failed(AttemptError("http_500", ""), sent)
+    assert server.resting_until <= now()
+    assert await enter(server, 8) == 4
+    server.failed(AttemptError("http_500", ""), now())
+    assert server.resting_until > now(), "two without an answer between: the server is out"
+
+
+async def test_nobody_waits_for_a_server_that_is_being_found_out_while_another_answers():
+    first, second = rank([make_server(f"http://{name}/v1") for name in "ab"], b"question")
+    first.failed(AttemptError("timeout", ""), now())
+    await asyncio.sleep(max(0.0, first.resting_until - now()) + 0.01)
+    assert choose([first, second], {}) is first, "one request finds out"
+    assert await enter(first, 9) == 1
+    assert choose([first, second], {}) is second
+    assert choose([first], {}) is first
+    first.answered()
+    assert choose([first, second], {}) is first
