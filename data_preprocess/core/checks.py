@@ -126,7 +126,10 @@ def choice_truth(truth: str, options: Sequence[str], question: str, field: str) 
     if labels != sorted(labels) and sorted(labels) == list(ascii_uppercase[: len(labels)]):
         raise RowError(Fault.TRUTH_NOT_IN_OPTIONS, field, f"the options' letters are out of order: {', '.join(labels)}")
     texts = list(option_texts(options).values())
-    same = [letter for letter, text in zip(ascii_uppercase, texts, strict=False) if _same(text, truth)]
+    lettered = list(zip(ascii_uppercase, texts, strict=False))
+    # As it is written first: options may differ in nothing but case (TT, Tt, tt).
+    same = [letter for letter, text in lettered if text.split() == truth.split()]
+    same = same or [letter for letter, text in lettered if _same(text, truth)]
     if _LETTERS.fullmatch(truth):
         letters = sorted({letter.upper() for letter in _LETTER.findall(truth)})
         if all(_offers(letter, texts, question) for letter in letters):

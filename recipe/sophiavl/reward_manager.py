@@ -116,7 +116,7 @@ class ThinkingRewardManager(RewardManagerBase):
         if self._client is None or (validation and not self.settings.score_validation):
             return fields
         min_outcome = self.settings.trust.min_outcome
-        thinking = extract_thinking(response)
+        thinking = extract_thinking(response) if outcome.format_ok else None
         # Without the format there is no thinking to judge: 0 by rule, as the outcome (DESIGN.md section 2).
         if thinking is None or (min_outcome is not None and outcome.reward < min_outcome):
             return {**fields, "thinking_reward": 0.0}

@@ -43,17 +43,19 @@ def run(
         "trainer.save_freq=2",
         f"trainer.test_freq={STEPS}",
     )
-    training.start()
-    training.wait_for(training.folder / "metrics-1.jsonl", '"step":0,')
-    trm.kill()
-    limit = time.monotonic() + 120
-    while lying_trm.refused == 0:
-        assert time.monotonic() < limit, "nobody asked the TRM"
-        time.sleep(0.1)
-    trm.start()
-    training.wait_for(training.folder / "metrics-1.jsonl", '"step":2,')
-    assert (training.folder / "checkpoints/latest_checkpointed_iteration.txt").read_text() == "2"
-    training.kill()
+    try:
+        training.start()
+        training.wait_for(training.folder / "metrics-1.jsonl", '"step":0,')
+        trm.kill()
+        limit = time.monotonic() + 120
+        while lying_trm.refused == 0:
+            assert time.monotonic() < limit, "nobody asked the TRM"
+            time.sleep(0.1)
+        trm.start()
+        training.wait_for(training.folder / "metrics-1.jsonl", '"step":2,')
+        assert (training.folder / "checkpoints/latest_checkpointed_iteration.txt").read_text() == "2"
+    finally:
+        training.kill()
     return training.run()
 
 

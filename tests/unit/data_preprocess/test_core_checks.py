@@ -119,7 +119,7 @@ def test_letters_out_of_order_could_mean_either() -> None:
 
 def test_a_truth_that_is_two_options_is_no_truth() -> None:
     with pytest.raises(RowError, match="more than one option") as caught:
-        checks.choice_truth("a car", ["a car", "A car"], "Which?", "solution")
+        checks.choice_truth("A CAR", ["a car", "A car"], "Which?", "solution")
     assert caught.value.fault is Fault.TRUTH_NOT_IN_OPTIONS
 
 
@@ -159,3 +159,10 @@ def test_length_limit_is_inclusive() -> None:
     checks.check_length(10**9, None, "f")
     with pytest.raises(RowError):
         checks.check_length(11, 10, "f")
+
+
+def test_options_that_differ_in_case_only_are_told_apart_where_the_truth_is_one_of_them_as_written() -> None:
+    options = ["TT", "Tt", "tt"]
+    assert [checks.choice_truth(truth, options, "", "answer") for truth in options] == ["A", "B", "C"]
+    with pytest.raises(RowError, match="more than one option"):
+        checks.choice_truth("tT", options, "", "answer")
