@@ -23,7 +23,7 @@ def reward_metrics(
     """Metrics of one step.
 
     Args:
-        components: ``reward_extra_info`` of each response; length B.
+        components: ``reward_extra_info`` of each response; length B >= 1.
         groups: group of each response; length B.
         rewards: what ``weigh_groups`` made of them.
 

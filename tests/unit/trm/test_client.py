@@ -17,7 +17,7 @@ from recipe.sophiavl.trm import questions
 from recipe.sophiavl.trm.client import ThinkingRewardClient, read_api_key
 from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.scale import VALUES
-from recipe.sophiavl.trm.transport import AttemptError
+from recipe.sophiavl.trm.transport import MAX_REPLY_BYTES, AttemptError
 from tests.support.stand_in import completion, make_app, serve
 from tests.support.vllm_server import free_port
 
@@ -473,3 +473,13 @@ async def test_cancelled_scores_give_their_places_back_with_a_cache_too():
         task.cancel()
         server.delay_s = 0
         assert (await asyncio.wait_for(client.score("q", [], "t2"), 10)).value == 0.7
+
+
+async def test_an_endless_reply_is_cut_off():
+    def answer(data, number):
+        return web.json_response(completion("0.7" + " " * MAX_REPLY_BYTES)) if number == 1 else "0.4"
+
+    server = Server(answer)
+    async with server.serve() as url, make_client(url) as client:
+        score = await client.score("q", [], "t")
+    assert (score.value, score.attempts) == (0.4, 2)

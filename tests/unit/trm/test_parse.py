@@ -232,8 +232,9 @@ def test_a_number_of_another_kind_is_no_score(text):
 )
 def test_a_long_reply_takes_linear_time(make):
     def seconds(n):
-        started = time.perf_counter()
+        started = time.process_time()
         parse_score(make(n))
-        return time.perf_counter() - started
+        return time.process_time() - started
 
-    assert seconds(64_000) < 32 * max(seconds(8_000), 0.01)
+    # 32 times as long: linear is 32 times as slow, quadratic 1024 times.
+    assert seconds(64_000) < 200 * max(seconds(2_000), 0.01)

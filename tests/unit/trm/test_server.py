@@ -80,6 +80,9 @@ async def test_an_outage_costs_one_request_a_rest_and_then_every_answer_makes_ro
     assert room[-1] == 64
     assert all(later == min(2 * earlier, 64) for earlier, later in pairwise(room))
     assert server.trouble is None
+    server.failed(AttemptError("connect", ""), now())
+    assert server.resting_until - now() <= REST_S, "the next outage begins with a short rest"
+    assert not server.asked_to_rest
 
 
 async def test_overload_halves_the_window_once_and_never_closes_it():
@@ -94,6 +97,10 @@ async def test_overload_halves_the_window_once_and_never_closes_it():
     for _ in range(12):
         server.leave()
     assert await enter(server, 32) == 16
+    for _ in range(16):
+        server.leave()
+        server.answered()
+    assert await enter(server, 32) in (16, 17), "a window of answers makes room for one more"
 
 
 async def test_one_bad_request_among_good_ones_slows_nobody():
