@@ -204,6 +204,8 @@ class ThinkingRewardClient:
                 )
                 for url in config.urls
             ]
+            for server in self._servers:
+                server.peers = [peer for peer in self._servers if peer is not server]
             self._loop = loop
         elif self._loop is not loop:
             raise RuntimeError(

@@ -10,7 +10,8 @@ first served, while the window has room and the server does not rest:
 - requests that were sent before the last such failure tell nothing new: they change nothing. Nor does a failure that
   may be the request's own (`AttemptError.may_be_the_request`), unless it is the second one without an answer between.
 
-So an outage costs one request per rest, whatever its length, and overload slows down and never switches off.
+So an outage costs one request per rest, whatever its length, and overload slows down and never switches off. A server
+that has room and nobody to let in takes those who would wait longest for another one.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Server:
         resting_until: monotonic time in seconds until which nothing is sent.
         asked_to_rest: whether it said so itself (Retry-After).
         trouble: kind of its last failure; None where it answered since.
+        peers: the other servers of the same client.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Server:
         self.asked_to_rest = False
         self.trouble: str | None = None
         self.answered_at = -math.inf
+        self.peers: Sequence[Server] = ()
         self._limit = limit
         self._backoff = (backoff_base_s, backoff_max_s)
         self._longest_rest_s = longest_rest_s
@@ -60,8 +63,9 @@ class Server:
         self._waiting: deque[asyncio.Future[bool]] = deque()
 
     async def enter(self) -> bool:
-        """Wait for a place. True: take it, and call `leave` afterwards. False: the server went to rest, choose anew."""
-        if self._has_room() and not self._waiting:
+        """Wait for a place. True: take it, and call `leave` afterwards. False: choose anew, for this server went to
+        rest, or another one has room."""
+        if self.is_idle:
             self._under_way += 1
             return True
         place = asyncio.get_running_loop().create_future()
@@ -110,6 +114,11 @@ class Server:
                     place.set_result(False)
 
     @property
+    def is_idle(self) -> bool:
+        """Whether it would let a request in at once."""
+        return self._has_room() and not self._waiting
+
+    @property
     def available(self) -> bool:
         """Whether it neither rests nor is being found out by the requests under way."""
         return self.resting_until <= time.monotonic() and (self.trouble is None or self._has_room())
@@ -123,6 +132,12 @@ class Server:
             if not place.done():
                 self._under_way += 1
                 place.set_result(True)
+        room = int(self._window) - self._under_way if self.is_idle else 0
+        while room > 0 and (longest := max((peer._waiting for peer in self.peers), key=len, default=None)):
+            place = longest.pop()
+            if not place.done():
+                place.set_result(False)
+                room -= 1
 
 
 def backoff_s(failures: int, base_s: float, max_s: float) -> float:
@@ -148,9 +163,9 @@ def rank(servers: Sequence[Server], key: bytes) -> list[Server]:
 
 
 def choose(ranked: Sequence[Server], failures: Mapping[str, int]) -> Server:
-    """The server for the next attempt: of those available the one that failed this score least often, then the most
-    preferred; where there is none, the one whose rest ends, or ended, first."""
+    """The server for the next attempt: of those available the one that failed this score least often, then one that
+    lets it in at once, then the most preferred; where none is available, the one whose rest ends, or ended, first."""
     available = [server for server in ranked if server.available]
     if not available:
         return min(ranked, key=lambda server: server.resting_until)
-    return min(available, key=lambda server: failures.get(server.url, 0))
+    return min(available, key=lambda server: (failures.get(server.url, 0), not server.is_idle))

@@ -340,6 +340,18 @@ async def test_a_server_that_dies_with_requests_waiting_for_it_hands_them_on():
     assert [score.value for score in scores] == [0.7] * 40
 
 
+async def test_a_slow_server_among_fast_ones_loses_no_score():
+    """Its share, one at a time, would take four times the deadline; the others take what waits for it."""
+    servers = [Server(), Server(), Server()]
+    servers[0].delay_s = 0.8
+    async with AsyncExitStack() as stack:
+        urls = [await stack.enter_async_context(server.serve()) for server in servers]
+        client = await stack.enter_async_context(make_client(*urls, max_concurrency=4, timeout_s=3.0, deadline_s=6.0))
+        scores = await asyncio.gather(*(client.score(f"q{number}", [], "t") for number in range(360)))
+    assert {score.error for score in scores} == {None}
+    assert len(servers[0].requests) < 60
+
+
 async def test_retry_after_does_not_hold_back_from_another_endpoint():
     servers = [Server(lambda data, number: status(429, **{"Retry-After": "60"})), Server()]
     async with servers[0].serve() as first, servers[1].serve() as second, make_client(first, second) as client:
