@@ -23,7 +23,7 @@ from rich.table import Table
 
 from recipe.sophiavl.trm.client import ThinkingRewardClient, ThinkingScore
 from recipe.sophiavl.trm.client_settings import ClientSettings
-from tests.support.stand_in import stand_in_process
+from testbed.stand_in import stand_in_process
 
 IMAGE_SIDE = 512
 RESPONSE_WORDS = 250

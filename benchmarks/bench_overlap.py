@@ -22,8 +22,8 @@ from rich.table import Table
 
 from data_preprocess import easy_vqa
 from recipe.sophiavl.report import Steps
-from tests.support.stand_in import stand_in_process
-from tests.support.training import TrainingRun, batches
+from testbed.stand_in import stand_in_process
+from testbed.training import TrainingRun, batches
 
 PARTS = ("step", "gen", "old_log_prob", "ref", "adv", "update_actor")
 # Steps that pay for warming up, in either run.

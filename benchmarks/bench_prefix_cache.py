@@ -17,8 +17,10 @@ import asyncio
 import random
 import statistics
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -27,11 +29,10 @@ from rich.table import Table
 from benchmarks.bench_client import make_image
 from recipe.sophiavl.trm.client import ThinkingRewardClient
 from recipe.sophiavl.trm.client_settings import ClientSettings
-from recipe.sophiavl.trm.prompt import DEFAULT_PROMPT
-from tests.support.fault_proxy import FaultProxy
-from tests.support.stand_in import serve
-from tests.support.tiny_vl import build_tiny_vl
-from tests.support.vllm_server import VllmServer
+from recipe.sophiavl.trm.images import data_url, digest_image
+from recipe.sophiavl.trm.prompt import DEFAULT_PROMPT, clean_question, load_template, prepare_prompt
+from testbed.tiny_vl import build_tiny_vl
+from testbed.vllm_server import VllmServer
 
 RESPONSE_BLOCK = "===== BEGIN REASONING =====\n{thinking}\n===== END REASONING =====\n\n"
 SHARED_BLOCK = "Images of the question:\n"
@@ -83,20 +84,17 @@ def write_layouts(folder: Path) -> dict[str, str | None]:
 async def score_groups(
     server: VllmServer, prompt_path: str | None, first: int, given: argparse.Namespace
 ) -> list[Count]:
-    """Score groups number `first` and up: one group after another, its responses all at once."""
+    """Ask about groups number `first` and up: one group after another, its responses all at once."""
     counts: list[Count] = []
-    proxy = FaultProxy(server.url, lambda _: None)
-    chooser = random.Random(first)
-    async with serve(proxy.app()) as url:
-        config = ClientSettings(urls=(url,), model=server.name, prompt_path=prompt_path)
-        async with ThinkingRewardClient(config) as client:
-            for group in range(first, first + given.groups + 1):
-                proxy.usages.clear()
-                question = f"<image>{_words(chooser, given.question_words)} {group}?"
-                image = make_image(group)
-                responses = [_words(chooser, given.response_words) for _ in range(given.group_size)]
-                await asyncio.gather(*(client.score(question, [image], response) for response in responses))
-                counts.append(_count(proxy, given.group_size))
+    template, chooser = load_template(prompt_path), random.Random(first)
+    config = ClientSettings(urls=(server.url,), model=server.name)
+    async with ThinkingRewardClient(config) as client:
+        for group in range(first, first + given.groups + 1):
+            question = clean_question(f"<image>{_words(chooser, given.question_words)} {group}?")
+            prompt = prepare_prompt(template, question, [data_url(digest_image(make_image(group)))])
+            responses = [_words(chooser, given.response_words) for _ in range(given.group_size)]
+            asked = (client.ask(server.url, prompt.messages_json(response)) for response in responses)
+            counts.append(_count([reply.usage for reply in await asyncio.gather(*asked)]))
     return counts[1:]  # the first group also computes the rubric, which all groups may share
 
 
@@ -104,11 +102,9 @@ def _words(chooser: random.Random, number: int) -> str:
     return " ".join(chooser.choice(WORDS) for _ in range(number))
 
 
-def _count(proxy: FaultProxy, group_size: int) -> Count:
-    if len(proxy.usages) != group_size:
-        raise RuntimeError(f"{group_size - len(proxy.usages)} requests failed")
-    prompt = sum(usage["prompt_tokens"] for usage in proxy.usages)
-    cached = sum(usage["prompt_tokens_details"]["cached_tokens"] for usage in proxy.usages)
+def _count(usages: Sequence[Mapping[str, Any]]) -> Count:
+    prompt = sum(usage["prompt_tokens"] for usage in usages)
+    cached = sum(usage["prompt_tokens_details"]["cached_tokens"] for usage in usages)
     return Count(prompt, prompt - cached)
 
 

@@ -43,13 +43,13 @@ IMAGE_SIDE = 56
 IMAGE_TOKENS = (IMAGE_SIDE // (PATCH * MERGE)) ** 2
 
 
-def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
     """A byte-level BPE of the texts with Qwen's control tokens; every string can be encoded."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocabulary, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
@@ -63,7 +63,7 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     )
 
 
-def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
+def model_config(tokenizer: PreTrainedTokenizerFast, context: int = 4096) -> Qwen2_5_VLConfig:
     """The architecture of Qwen2.5-VL at a hundredth of its width; the vocabulary is exactly the tokenizer's."""
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in CONTROL_TOKENS}
     ends = {
@@ -80,7 +80,7 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
             "num_hidden_layers": 3,
             "num_attention_heads": HIDDEN // HEAD,
             "num_key_value_heads": HIDDEN // HEAD // 2,
-            "max_position_embeddings": 4096,
+            "max_position_embeddings": context,
             "max_window_layers": 3,
             "use_sliding_window": False,
             "rms_norm_eps": 1e-6,
@@ -115,8 +115,10 @@ def model_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2_5_VLConfig:
     return config
 
 
-def save_processor(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write tokenizer and image processor: every image becomes 56x56 pixels, 4 tokens."""
+def save_processor(
+    tokenizer: PreTrainedTokenizerFast, folder: Path, pixels: tuple[int, int] = (IMAGE_SIDE**2, IMAGE_SIDE**2)
+) -> None:
+    """Write tokenizer and image processor: every image gets this many pixels, at least and at most (4 tokens)."""
     tokenizer.save_pretrained(folder)
     image = {
         "do_resize": True,
@@ -127,8 +129,8 @@ def save_processor(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
         "resample": 3,
         "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711],
-        "min_pixels": IMAGE_SIDE**2,
-        "max_pixels": IMAGE_SIDE**2,
+        "min_pixels": pixels[0],
+        "max_pixels": pixels[1],
         "patch_size": PATCH,
         "temporal_patch_size": 2,
         "merge_size": MERGE,

@@ -12,9 +12,9 @@ import pytest
 
 from data_preprocess.easy_vqa import load_images, make_rows
 from data_preprocess.schema import RL_SCHEMA, rl_row
+from testbed.training import REPOSITORY
+from testbed.vllm_server import VllmServer
 from tests.support.lying_trm import LyingProxy
-from tests.support.training import REPOSITORY
-from tests.support.vllm_server import VllmServer
 
 MODELS = REPOSITORY / "examples/quickstart/models"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from testbed.training import TrainingRun, batches
 from tests.support.lying_trm import LyingProxy
-from tests.support.training import TrainingRun, batches
 
 pytestmark = pytest.mark.e2e
 

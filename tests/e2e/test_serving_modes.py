@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from testbed.training import TrainingRun, batches
 from tests.e2e.conftest import MODELS
-from tests.support.training import TrainingRun, batches
 
 pytestmark = pytest.mark.e2e
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.support.training import REPOSITORY, TrainingRun
-from tests.support.vllm_server import VllmServer, free_port
+from testbed.training import REPOSITORY, TrainingRun
+from testbed.vllm_server import VllmServer, free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from testbed.training import TrainingRun, batches
+from testbed.vllm_server import VllmServer
 from tests.support.lying_trm import LyingProxy
-from tests.support.training import TrainingRun, batches
-from tests.support.vllm_server import VllmServer
 
 pytestmark = pytest.mark.e2e
 

@@ -17,7 +17,7 @@ from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from data_preprocess.easy_vqa import load_images
 from data_preprocess.schema import THINKING_SCHEMA, thinking_row
 from recipe.sophiavl.report import load_metrics
-from tests.support.training import REPOSITORY
+from testbed.training import REPOSITORY
 
 pytestmark = pytest.mark.e2e
 

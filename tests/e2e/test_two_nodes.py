@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from testbed.training import TrainingRun, batches
+from testbed.vllm_server import free_port
 from tests.e2e.test_training import complete, equation_3
 from tests.support.cluster import NODES, Cluster, KeyedTrm
-from tests.support.training import TrainingRun, batches
-from tests.support.vllm_server import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tiny_vl import build_tiny_vl
-from tests.support.vllm_server import VllmServer
+from testbed.tiny_vl import build_tiny_vl
+from testbed.vllm_server import VllmServer
 
 CONTEXT = 8192
 SERVER_FLAGS = (

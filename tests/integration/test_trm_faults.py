@@ -13,9 +13,9 @@ from PIL import Image
 
 from recipe.sophiavl.trm.client import ThinkingRewardClient, ThinkingScore
 from recipe.sophiavl.trm.client_settings import ClientSettings
+from testbed.stand_in import serve
+from testbed.vllm_server import VllmServer
 from tests.support.fault_proxy import RETRY_AFTER_S, Fault, FaultProxy, Plan
-from tests.support.stand_in import serve
-from tests.support.vllm_server import VllmServer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio]
 

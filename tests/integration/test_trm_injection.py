@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from PIL import Image
 
+from examples.quickstart.tiny_qwen import CONTROL_TOKENS
 from recipe.sophiavl.trm.images import data_url, digest_image
 from recipe.sophiavl.trm.prompt import (
     build_messages,
@@ -17,9 +18,8 @@ from recipe.sophiavl.trm.prompt import (
     load_template,
     prepare_prompt,
 )
+from testbed.vllm_server import VllmServer
 from tests.support.attacks import ATTACKS
-from tests.support.tiny_vl import CONTROL_TOKENS
-from tests.support.vllm_server import VllmServer
 
 pytestmark = pytest.mark.e2e
 

@@ -11,10 +11,10 @@ from recipe.sophiavl.trm.client import ThinkingRewardClient
 from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.preflight import PreflightError, preflight, run_preflight
 from recipe.sophiavl.trm.scale import VALUES
+from testbed.stand_in import serve
+from testbed.vllm_server import free_port
 from tests.support.attacks import ATTACKS
 from tests.support.fault_proxy import FaultProxy
-from tests.support.stand_in import serve
-from tests.support.vllm_server import free_port
 
 pytestmark = pytest.mark.e2e
 

@@ -19,8 +19,8 @@ from data_preprocess.schema import THINKING_SCHEMA, thinking_row
 from recipe.sophiavl.trm.images import data_url, digest_image
 from recipe.sophiavl.trm.prompt import clean_question, clean_thinking, load_template, prepare_prompt
 from recipe.sophiavl.trm_training.sft_dataset import ThinkingSFTDataset
+from testbed.vllm_server import VllmServer
 from tests.support.attacks import ATTACKS
-from tests.support.vllm_server import VllmServer
 
 pytestmark = pytest.mark.e2e
 

@@ -18,8 +18,8 @@ import psutil
 from aiohttp import web
 from ray._private.services import node_ip_address_from_perspective
 
-from tests.support.stand_in import Handler, completion, make_app
-from tests.support.vllm_server import START_LIMIT_S, free_port
+from testbed.stand_in import Handler, completion, make_app
+from testbed.vllm_server import START_LIMIT_S, free_port
 
 NODES = ("127.0.0.2", "127.0.0.3")
 

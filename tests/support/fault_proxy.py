@@ -13,7 +13,7 @@ from typing import Any, Literal
 import aiohttp
 from aiohttp import web
 
-from tests.support.stand_in import completion, make_app
+from testbed.stand_in import completion, make_app
 
 Fault = Literal[
     "503",
@@ -58,7 +58,7 @@ class FaultProxy:
         self._session: aiohttp.ClientSession | None = None
 
     def app(self) -> web.Application:
-        """The proxy as an application, for `tests.support.stand_in.serve`."""
+        """The proxy as an application, for `testbed.stand_in.serve`."""
         app = make_app(self._chat)
         app.cleanup_ctx.append(self._sessions)
         return app

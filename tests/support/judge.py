@@ -16,8 +16,8 @@ from aiohttp import web
 
 from recipe.sophiavl.trm_training.annotate import journal_path
 from recipe.sophiavl.trm_training.pairs import pair_digest, question_digest, read_pairs, write_pairs
+from testbed.stand_in import completion, make_app, serve
 from tests.support.scored_rows import png
-from tests.support.stand_in import completion, make_app, serve
 
 Answer = Callable[[int, int], str | web.StreamResponse]
 

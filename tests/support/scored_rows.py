@@ -23,7 +23,7 @@ from recipe.sophiavl.trm_training.pairs import (
     question_digest,
     write_pairs,
 )
-from tests.support.stand_in import completion, make_app, serve
+from testbed.stand_in import completion, make_app, serve
 
 Answer = Callable[[str], "str | web.Response"]
 

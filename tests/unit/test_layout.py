@@ -12,7 +12,7 @@ import networkx as nx
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PACKAGES = ("recipe", "reward_score", "data_preprocess")
+PACKAGES = ("recipe", "reward_score", "data_preprocess", "testbed", "benchmarks")
 RECIPE = "recipe.sophiavl"
 
 # What each part may import of the others. "recipe" is everything in recipe/sophiavl that is no part of its own.
@@ -42,6 +42,8 @@ ALLOWED = {
         "data_preprocess",
         "reward_score",
     },
+    "testbed": {"recipe", f"{RECIPE}.trm"},
+    "benchmarks": {"testbed", "recipe", f"{RECIPE}.trm", "data_preprocess"},
 }
 
 
@@ -70,6 +72,7 @@ def imports() -> nx.DiGraph:
                 names = [f"{node.module}.{alias.name}" for alias in node.names]
             else:
                 continue
+            assert not any(name.split(".")[0] == "tests" for name in names), f"{path} imports from tests"
             for name in names:
                 target = name if name in sources() else name.rpartition(".")[0]
                 if target in sources() and target != module:

@@ -18,8 +18,8 @@ from recipe.sophiavl.trm.client import ThinkingRewardClient, read_api_key
 from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.scale import VALUES
 from recipe.sophiavl.trm.transport import MAX_REPLY_BYTES, AttemptError
-from tests.support.stand_in import completion, make_app, serve
-from tests.support.vllm_server import free_port
+from testbed.stand_in import completion, make_app, serve
+from testbed.vllm_server import free_port
 
 pytestmark = pytest.mark.asyncio
 

@@ -6,7 +6,7 @@ import pytest
 
 from recipe.sophiavl.trm.client import ThinkingRewardClient
 from recipe.sophiavl.trm.client_settings import ClientSettings
-from tests.support.vllm_server import free_port
+from testbed.vllm_server import free_port
 
 URL = "http://localhost:8000/v1"
 

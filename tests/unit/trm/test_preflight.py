@@ -8,8 +8,8 @@ from aiohttp import web
 
 from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.preflight import PreflightError, main, preflight, run_preflight, sample_text
-from tests.support.stand_in import completion, make_app, serve
-from tests.support.vllm_server import free_port
+from testbed.stand_in import completion, make_app, serve
+from testbed.vllm_server import free_port
 
 
 class Server:

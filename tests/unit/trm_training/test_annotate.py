@@ -24,9 +24,9 @@ from recipe.sophiavl.trm_training.annotate import (
 )
 from recipe.sophiavl.trm_training.journal import JournalError
 from recipe.sophiavl.trm_training.pairs import PAIR_SCHEMA, PairsError
+from testbed.vllm_server import free_port
 from tests.support.judge import IMAGES, Judge, journalled, make_file, make_row, read, right_score, score_of
 from tests.support.signals import heed_interrupts
-from tests.support.vllm_server import free_port
 
 pytestmark = pytest.mark.asyncio
 KILLS = 10

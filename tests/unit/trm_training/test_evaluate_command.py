@@ -16,9 +16,9 @@ from aiohttp import web
 from recipe.sophiavl.trm.preflight import sample_text
 from recipe.sophiavl.trm_training.evaluate import __main__ as evaluate
 from recipe.sophiavl.trm_training.evaluate.sensitivity import HIDDEN
+from testbed.vllm_server import free_port
 from tests.support.scored_rows import make_row, png, scoring_server, write_rows, written_value
 from tests.support.signals import heed_interrupts
-from tests.support.vllm_server import free_port
 
 ROWS = [make_row(question, response) for question in range(6) for response in (1, 4, 7, 9)]
 REPEATED = "We see the image and count."

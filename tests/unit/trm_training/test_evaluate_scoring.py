@@ -11,8 +11,8 @@ from recipe.sophiavl.trm.client import ThinkingRewardClient
 from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm_training.asking import Request
 from recipe.sophiavl.trm_training.evaluate.scoring import Scored, ServerError, score_all, settled, values_of
-from tests.support.stand_in import completion, make_app, serve
-from tests.support.vllm_server import free_port
+from testbed.stand_in import completion, make_app, serve
+from testbed.vllm_server import free_port
 
 pytestmark = pytest.mark.asyncio
 

@@ -9,7 +9,7 @@ from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 
 from recipe.sophiavl.trm_training.sft_trainer import freeze_vision
 from recipe.sophiavl.validation import SettingsError
-from tests.support.training import REPOSITORY
+from testbed.training import REPOSITORY
 
 POLICY = REPOSITORY / "examples/quickstart/models/policy"
 

@@ -1,6 +1,6 @@
 """A stand-in for a TRM server: the shape of an OpenAI-compatible one, with a fixed delay and a fixed capacity.
 
-python -m tests.support.stand_in --port 8000 --delay-s 0.05 --capacity 64
+python -m testbed.stand_in --port 8000 --delay-s 0.05 --capacity 64
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.support.vllm_server import free_port
+from testbed.vllm_server import free_port
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 MAX_BODY_BYTES = 64 * 2**20
@@ -76,7 +76,7 @@ def delayed(delay_s: float, capacity: int) -> Handler:
 def stand_in_process(delay_s: float, capacity: int) -> Iterator[str]:
     """Run the stand-in in a process of its own; yields its base URL."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.support.stand_in", "--port", str(port)]
+    command = [sys.executable, "-m", "testbed.stand_in", "--port", str(port)]
     process = subprocess.Popen([*command, "--delay-s", str(delay_s), "--capacity", str(capacity)])
     try:
         _wait_until_served(f"http://127.0.0.1:{port}/v1/models", process)

@@ -15,7 +15,7 @@ from typing import Any
 
 from recipe.sophiavl.report import METRICS_PATTERN, Steps, load_metrics
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[1]
 RUN_LIMIT_S = 420
 
 
