@@ -22,4 +22,9 @@ bash examples/setup_cpu.sh
 source "$VENV/bin/activate"
 ruff check .
 ruff format --check .
-exec python -m pytest "$@"
+if (($#)); then
+  exec python -m pytest "$@"
+fi
+# The unit tests share the cores; what starts engines then has the machine to itself.
+python -m pytest tests/unit --numprocesses auto --maxprocesses 4 --dist loadfile
+exec python -m pytest tests/integration tests/e2e

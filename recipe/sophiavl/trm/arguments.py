@@ -23,11 +23,12 @@ _SETTINGS = (
 
 
 def add_client_arguments(parser: argparse.ArgumentParser, **defaults: object) -> None:
-    """Add the settings that say which server is asked, and how.
+    """Add the settings that say which server is asked, and how. As in a run, ``structured_output`` is ``auto``.
 
     Args:
         defaults: other defaults than `ClientSettings`'s, by its field names.
     """
+    defaults = {"structured_output": "auto", **defaults}
     group = parser.add_argument_group("server")
     group.add_argument(
         "--url", action="append", required=True, help="base URL, such as http://localhost:8000/v1; repeatable"
