@@ -57,14 +57,14 @@ class TrainingRun:
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> TrainingRun:
-        """Start the training in the background."""
+    def start(self, *overrides: str) -> TrainingRun:
+        """Start the training in the background, with these overrides beside the run's own."""
         self._starts += 1
         metrics = self.folder / METRICS_PATTERN.replace("*", f"-{self._starts}")
         environment = {**os.environ, **self._environment, "VERL_FILE_LOGGER_PATH": str(metrics), "HF_HUB_OFFLINE": "1"}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                [*self._command, *overrides],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=environment,

@@ -9,9 +9,10 @@ from string import ascii_uppercase
 from typing import Any
 
 from data_preprocess.core.errors import Fault, RowError
+from reward_score import PROBLEM_TYPES
 from reward_score.option_labels import option_texts, split_label
 
-NUMERICAL, MULTIPLE_CHOICE, OCR, FREE_FORM = PROBLEM_TYPES = ("numerical", "multiple choice", "OCR", "free-form")
+NUMERICAL, MULTIPLE_CHOICE, OCR, FREE_FORM = PROBLEM_TYPES[:4]
 # "text" is what the published demo file calls a short free-form answer.
 _TYPE_NAMES = {name.casefold().replace("-", " "): name for name in PROBLEM_TYPES} | {"text": FREE_FORM}
 

@@ -1,6 +1,7 @@
 """A short real run: verl, Ray, FSDP, vLLM rollouts, and a TRM that lies.
 
-In its first step the TRM's server is killed and started again; after its checkpoint the run is killed, and resumed."""
+In its first step the TRM's server is killed and started again; after its checkpoint the run is killed, and resumed;
+after step 4 the TRM is lost for good: no score is invented, and the run stops with a checkpoint and says why."""
 
 from __future__ import annotations
 
@@ -19,7 +20,9 @@ from tests.support.lying_trm import LyingProxy
 
 pytestmark = pytest.mark.e2e
 
-STEPS = 4
+STEPS = 4  # those with a TRM
+TOTAL_STEPS = 12
+WINDOW = 2
 GROUP_SIZE = 8  # with 4, a run in which no group happened to be distrusted came up
 PROMPTS = 8
 CORRELATION = "training/rollout_actor_probs_pearson_corr"
@@ -29,8 +32,8 @@ CORRELATION = "training/rollout_actor_probs_pearson_corr"
 def run(
     tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], trm: VllmServer, lying_trm: LyingProxy
 ) -> TrainingRun:
-    """STEPS steps in two starts: the first is killed once step 2, which saves a checkpoint, is logged. The TRM's server
-    is killed as soon as it has been asked for the first step, and started again."""
+    """Two starts. The first is killed once step 2, which saves a checkpoint, is logged; the TRM's server is killed as
+    soon as it has been asked for the first step, and started again. The second loses its TRM after STEPS steps."""
     training = TrainingRun(
         tmp_path_factory.mktemp("run"),
         f"data.train_files={data_files['train']}",
@@ -39,7 +42,8 @@ def run(
         # large steps, so that stale rollout weights would show; 2e-3 wrecked the policy, which then wrote no format
         "actor_rollout_ref.actor.optim.lr=1e-3",
         f"thinking_reward.urls=[{lying_trm.url}]",
-        f"trainer.total_training_steps={STEPS}",
+        f"thinking_reward.missing_window_steps={WINDOW}",
+        f"trainer.total_training_steps={TOTAL_STEPS}",
         "trainer.save_freq=2",
         f"trainer.test_freq={STEPS}",
     )
@@ -54,9 +58,15 @@ def run(
         trm.start()
         training.wait_for(training.folder / "metrics-1.jsonl", '"step":2,')
         assert (training.folder / "checkpoints/latest_checkpointed_iteration.txt").read_text() == "2"
-    finally:
         training.kill()
-    return training.run()
+        training.start("thinking_reward.timeout_s=7", "thinking_reward.deadline_s=8")
+        training.wait_for(training.folder / "metrics-2.jsonl", f'"step":{STEPS},')
+        lying_trm.available = False
+        assert training.wait() != 0
+    finally:
+        lying_trm.available = True
+        training.kill()
+    return training
 
 
 def by_group(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -97,7 +107,7 @@ def test_dumped_rewards_are_equation_5_at_every_step(run: TrainingRun) -> None:
             if gamma:
                 lowest = min(lowest, gamma)
             for row in group:
-                term = gamma * 0.3 * math.exp(-step / STEPS) * (row["thinking_reward"] or 0.0)
+                term = gamma * 0.3 * math.exp(-step / TOTAL_STEPS) * (row["thinking_reward"] or 0.0)
                 assert row["thinking_used"] == complete(group)
                 assert not complete(group) or row["gamma"] == pytest.approx(gamma)
                 assert row["score"] == pytest.approx(row["outcome_reward"] + term, abs=1e-5)
@@ -125,12 +135,13 @@ def test_the_batch_that_was_trained_on_has_these_rewards(run: TrainingRun) -> No
 
 def test_annealing_follows_the_global_step_through_the_resume(run: TrainingRun) -> None:
     metrics = run.metrics()
-    assert [step for step in metrics if "reward/mean" in metrics[step]] == [1, 2, 3, 4]
+    trained = [step for step in metrics if "reward/mean" in metrics[step]]
+    assert trained == list(range(1, max(metrics) + 1))
     second_start = (run.folder / "metrics-2.jsonl").read_text()
     assert '"training/global_step":3' in second_start
     assert '"training/global_step":2' not in second_start, "the resumed run must not train step 2 again"
     for step in range(1, STEPS + 1):
-        assert metrics[step]["thinking_reward/anneal"] == pytest.approx(math.exp(-step / STEPS))
+        assert metrics[step]["thinking_reward/anneal"] == pytest.approx(math.exp(-step / TOTAL_STEPS))
 
 
 def test_the_rollout_server_has_the_trained_weights(run: TrainingRun) -> None:
@@ -171,3 +182,18 @@ def test_text_only_rows_train_beside_images(run: TrainingRun) -> None:
     questions = [row["input"] for step in range(1, STEPS + 1) for row in run.rollouts(step)]
     text_only = [question for question in questions if "how many shapes are" in question]
     assert 0 < len(text_only) < len(questions)
+
+
+def test_the_run_stops_after_a_checkpoint_when_the_trm_is_lost(run: TrainingRun) -> None:
+    log, steps = run.log.read_text(), run.metrics()
+    assert "thinking_reward.max_missing_frac=0.5" in log
+    assert "trainer.resume_mode=auto" in log
+    lost = [step for step, data in steps.items() if data.get("thinking_reward/coverage") == 0]
+    assert lost
+    assert steps[lost[0]]["trust/used_frac"] == 0
+    for row in run.rollouts(lost[0]):
+        assert row["score"] == pytest.approx(row["outcome_reward"]), "a missing score is no score"
+        assert not row["thinking_asked"] or row["thinking_reward"] is None
+    saved = int((run.folder / "checkpoints/latest_checkpointed_iteration.txt").read_text())
+    assert saved == max(steps), "the last step is logged, dumped and saved"
+    assert lost[0] <= saved < lost[0] + WINDOW
