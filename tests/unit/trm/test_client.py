@@ -18,7 +18,7 @@ from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.scale import VALUES
 from recipe.sophiavl.trm.transport import MAX_REPLY_BYTES, AttemptError
 from testbed.stand_in import completion
-from tests.support.recording_trm import Server, image, make_client
+from tests.support.recording_trm import Outage, Server, image, make_client
 
 pytestmark = pytest.mark.asyncio
 
