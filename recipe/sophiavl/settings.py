@@ -69,7 +69,12 @@ class ThinkingRewardSettings:
                     f"thinking_reward.urls={self.client.get('urls')!r}: name the TRM's OpenAI-compatible base URL, "
                     "such as [http://localhost:8000/v1], or set thinking_reward.enable=false"
                 )
-            self.client_settings()
+            wish = self.client_settings().structured_output
+            if wish in ("auto", "on") and not self.preflight:
+                raise SettingsError(
+                    f"thinking_reward.structured_output={wish!r}: the preflight finds out what the servers have, and "
+                    "thinking_reward.preflight=False: set choice (vLLM), json_schema or off, or preflight=true"
+                )
         else:
             self.client_settings(router_address="router:1", model="model")
 

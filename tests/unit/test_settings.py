@@ -78,6 +78,7 @@ def test_outcome_only_needs_no_server() -> None:
         (("thinking_reward.max_dropped_groups_frac=-1",), ("thinking_reward.max_dropped_groups_frac", "-1")),
         (("+thinking_reward.correct_threshold_by_type.orc=0.9",), ("correct_threshold_by_type='orc'", "ocr")),
         (("+thinking_reward.correct_threshold_by_type.ocr=0",), ("correct_threshold_by_type",)),
+        (("thinking_reward.preflight=false",), ("thinking_reward.structured_output='auto'", "json_schema or off")),
         (("+thinking_reward.gama=1",), ("gama", "known are")),
     ],
 )
