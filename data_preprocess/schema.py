@@ -1,4 +1,4 @@
-"""The parquet schemas that the preprocessors write: verl's RL rows (DESIGN.md section 5), and scored reasoning."""
+"""The parquet schemas that the preprocessors write: verl's RL rows, and scored reasoning."""
 
 from __future__ import annotations
 

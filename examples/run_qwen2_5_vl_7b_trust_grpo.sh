@@ -50,7 +50,7 @@ OUT="${OUT:-outputs/$NAME}"                                      # checkpoints, 
 
 [[ -d .venv && -z "${VIRTUAL_ENV:-}" ]] && source .venv/bin/activate
 source examples/common.sh
-python -c "import verl" 2>/dev/null || stop "verl is not installed here: see 'Installation' in README.md"
+python -c "import verl" 2>/dev/null || stop "verl is not installed here: see 'On GPUs' in README.md"
 if [[ "$dry_run" == false ]]; then
   need_files TRAIN_FILES "$TRAIN_FILES" "python -m data_preprocess.sophiavl_130k --help"
   need_files VAL_FILES "$VAL_FILES" "python -m data_preprocess.sophiavl_130k --help (--val-fraction)"

@@ -63,5 +63,7 @@ if [[ "$PREFLIGHT" != off ]]; then
     ${PROMPT:+--prompt-path "$PROMPT"} $PREFLIGHT ||
     echo "The server runs, but a run that asks it would stop at this check." >&2
 fi
+# what other machines call this one, where it listens to them
+[[ "$HOST" != 0.0.0.0 ]] || check_host="$(hostname)"
 echo "serving: thinking_reward.urls=[http://$check_host:$PORT/v1] thinking_reward.model=$TRM_MODEL"
 wait "$server"

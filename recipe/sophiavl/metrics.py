@@ -1,4 +1,4 @@
-"""Training metrics of the reward's components (DESIGN.md section 3), as pure functions of one step's responses."""
+"""Training metrics of the reward's components, as pure functions of one step's responses."""
 
 from __future__ import annotations
 

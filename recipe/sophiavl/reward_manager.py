@@ -1,4 +1,4 @@
-"""``ThinkingRewardManager``: the reward of SophiaVL-R1 in two stages (DESIGN.md section 3).
+"""``ThinkingRewardManager``: the reward of SophiaVL-R1 in two stages (docs/architecture.md).
 
 ``run_single`` scores one response as soon as it is generated, in a reward worker: verl sends every response to a
 random worker, so a group never meets there. ``weigh_groups`` sees whole groups, in the trainer, where the global
@@ -117,7 +117,7 @@ class ThinkingRewardManager(RewardManagerBase):
             return fields
         min_outcome = self.settings.trust.min_outcome
         thinking = extract_thinking(response) if outcome.format_ok else None
-        # Without the format there is no thinking to judge: 0 by rule, as the outcome (DESIGN.md section 2).
+        # Without the format there is no thinking to judge: 0 by rule, as the outcome.
         if thinking is None or (min_outcome is not None and outcome.reward < min_outcome):
             return {**fields, "thinking_reward": 0.0}
         images = prompt_images(item.non_tensor_batch["raw_prompt"])
