@@ -139,10 +139,10 @@ def annotate(files: Sequence[Path], out: Path, config: ClientSettings, settings:
         )
     if out.resolve() in {file.resolve() for file in files}:
         raise ValueError(f"--out {out} is an input too: write to another file")
-    config = _settled(config)
     summary = Summary()
+    pairs = _check_rows(files, settings, summary)
+    config = _settled(config)
     with Journal(journal_path(out), asked_with(config)) as journal:
-        pairs = _check_rows(files, settings, summary)
         todo = {pair: lacking for pair in pairs if (lacking := _lacking(pair, journal, settings))}
         summary.from_journal = len(pairs) * settings.samples - sum(map(len, todo.values()))
         if todo:

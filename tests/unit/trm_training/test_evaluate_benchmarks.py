@@ -118,7 +118,8 @@ def run(tmp_path, name, folder, answer, *arguments):
     prompt.write_text("system: Grade.\nuser: |-\n  {images}{question}\n  Reasoning:\n  {thinking}\n  Grade:\n")
     with scoring_server(answer) as url:
         given = [str(folder), "--format", name, "--url", url, "--model", "trm", "--out", str(tmp_path / "out")]
-        status = evaluate.main([*given, "--prompt-path", str(prompt), "--bootstrap", "50", *arguments])
+        how = ["--prompt-path", str(prompt), "--structured-output", "off", "--bootstrap", "50"]
+        status = evaluate.main([*given, *how, *arguments])
     assert status == 0
     return json.loads((tmp_path / "out" / "benchmark.json").read_text())
 
