@@ -190,10 +190,14 @@ def test_the_run_stops_after_a_checkpoint_when_the_trm_is_lost(run: TrainingRun)
     assert "trainer.resume_mode=auto" in log
     lost = [step for step, data in steps.items() if data.get("thinking_reward/coverage") == 0]
     assert lost
-    assert steps[lost[0]]["trust/used_frac"] == 0
-    for row in run.rollouts(lost[0]):
-        assert row["score"] == pytest.approx(row["outcome_reward"]), "a missing score is no score"
-        assert not row["thinking_asked"] or row["thinking_reward"] is None
+    rows = run.rollouts(lost[0])
+    for group in by_group(rows):
+        asked = any(row["thinking_asked"] for row in group)  # a group without the format has its 0 by rule
+        for row in group:
+            assert row["thinking_used"] == (not asked)
+            assert row["score"] == pytest.approx(row["outcome_reward"]), "a missing score is no score"
+            assert not row["thinking_asked"] or row["thinking_reward"] is None
+    assert steps[lost[0]]["trust/used_frac"] == pytest.approx(mean(row["thinking_used"] for row in rows))
     saved = int((run.folder / "checkpoints/latest_checkpointed_iteration.txt").read_text())
     assert saved == max(steps), "the last step is logged, dumped and saved"
     assert lost[0] <= saved < lost[0] + WINDOW
