@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def build(args: argparse.Namespace) -> tuple[Source, MappedRows]:
         return open_source(args.source), MappedRows(_NAMES, _CONSTANTS, args.max_prompt_chars)
 
-    return cli.main(cli.parser(__doc__, "folder of the published files, or a hub name"), build, argv)
+    return cli.main(cli.parser("geometry3k", __doc__, "folder of the published files, or a hub name"), build, argv)
 
 
 if __name__ == "__main__":

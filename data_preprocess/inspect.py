@@ -179,7 +179,11 @@ def _text(value: Any) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m data_preprocess.inspect",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("files", type=Path, nargs="+", help="parquet files of one schema")
     parser.add_argument("--html", type=Path, help="page to write (default: beside the first file)")
     parser.add_argument("--samples", type=int, default=24, help="rows on the page (default: 24)")

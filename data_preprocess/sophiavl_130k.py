@@ -67,7 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     def build(args: argparse.Namespace) -> tuple[LocalSource, Sophia130k]:
         return published_source(args.source, args.out), Sophia130k(args.max_prompt_chars)
 
-    return cli.main(cli.parser(__doc__, "folder of the published data set, or its hub name"), build, argv)
+    return cli.main(
+        cli.parser("sophiavl_130k", __doc__, "folder of the published data set, or its hub name"), build, argv
+    )
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def field_names(pairs: Sequence[str]) -> tuple[tuple[str, str], ...]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    parser = cli.parser(__doc__, "folder of the published data set, or its hub name")
+    parser = cli.parser("sophiavl_thinking_156k", __doc__, "folder of the published data set, or its hub name")
     parser.add_argument(
         "--field", action="append", default=[], metavar="COLUMN=NAME", help="the source's name of a column"
     )

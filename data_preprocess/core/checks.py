@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Sequence
@@ -68,7 +69,7 @@ def problem_type_field(value: Any, field: str) -> str:
     name = text_field(value, field)
     known = _TYPE_NAMES.get(re.sub(r"[\s_-]+", " ", name).casefold())
     if known is None:
-        raise RowError(Fault.UNKNOWN_TYPE, field, f"{name!r} is none of {', '.join(PROBLEM_TYPES)}")
+        raise RowError(Fault.UNKNOWN_TYPE, field, f"{name[:80]!r} is none of {', '.join(PROBLEM_TYPES)}")
     return known
 
 
@@ -106,6 +107,10 @@ def options_field(value: Any, field: str) -> list[str]:
     """The choices as texts; None is no choices."""
     if value is None:
         return []
+    if isinstance(value, str):
+        texts = [text.strip() for text in re.split(r"[|;\n]", value)]
+        written = json.dumps(texts if len(texts) > 1 else ["a car", "a bus"], ensure_ascii=False)
+        raise RowError(Fault.BAD_FIELD, field, f"{value[:80]!r} is text: write the list as JSON, as {written[:160]}")
     if not isinstance(value, list | tuple):
         raise RowError(Fault.BAD_FIELD, field, f"must be a list, not {type(value).__name__}")
     if len(value) > len(ascii_uppercase):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,27 @@ from rich.table import Table
 
 from data_preprocess.core.adapter import Adapter
 from data_preprocess.core.errors import PreprocessError
-from data_preprocess.core.pipeline import REJECTED, Settings, first_rejected, run
+from data_preprocess.core.pipeline import REJECTED, Settings, rejected_rows, run
 from data_preprocess.core.pool import default_workers
+from data_preprocess.core.shown import example, one_line
 from data_preprocess.core.sources import Source
 
 _INTERRUPTED = 130
 _MAX_SOURCES = 20
+_MOST_REASONS = 3
 
 
-def parser(description: str | None, source_help: str) -> argparse.ArgumentParser:
-    """A parser with the options that every preprocessor has; scripts may add their own."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser(name: str, description: str | None, source_help: str) -> argparse.ArgumentParser:
+    """A parser with the options that every preprocessor has; scripts may add their own.
+
+    Args:
+        name: of the script, a module of `data_preprocess`.
+    """
+    made = argparse.ArgumentParser(
+        prog=f"python -m data_preprocess.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     made.add_argument("source", help=source_help)
     made.add_argument("--out", type=Path, required=True, help="output folder")
     made.add_argument(
@@ -58,7 +69,7 @@ def main(
     Returns the exit status: 0; 1 on an error with its message, or where no row could be used; 130 on Ctrl-C.
     """
     args = made.parse_args(argv)
-    errors = Console(stderr=True)
+    errors = Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
     try:
         settings = Settings(
             val_fraction=args.val_fraction,
@@ -76,24 +87,36 @@ def main(
         source, adapter = build(args)
         manifest = run(source, adapter, settings, args.out)
     except (PreprocessError, OSError) as error:
-        errors.print(f"{made.prog}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        errors.print(f"{made.prog}: {error}", style="red")
         return 1
     except KeyboardInterrupt:
-        errors.print(f"{made.prog}: stopped; run again to go on where it stopped", markup=False)
+        errors.print(f"{made.prog}: stopped; run again to go on where it stopped")
         return _INTERRUPTED
     print_summary(manifest, args.out, Console())
-    if not manifest["rows"]["kept"]:
-        errors.print(f"{made.prog}: {_why_nothing(manifest, args.out)}", style="red", markup=False, soft_wrap=True)
-        return 1
-    return 0
+    read, kept = manifest["rows"]["read"], manifest["rows"]["kept"]
+    if 2 * kept < read:
+        told = "no row can be used" if not kept else f"only {kept} of {read} rows can be used"
+        errors.print(f"{made.prog}: {told}. {_reasons(args.out)}", style="yellow" if kept else "red")
+    elif not read:
+        errors.print(f"{made.prog}: the source has no rows", style="red")
+    return 0 if kept else 1
 
 
-def _why_nothing(manifest: Mapping[str, Any], out: Path) -> str:
-    """Why no row was kept, by the example of the first one."""
-    if not manifest["rows"]["read"]:
-        return "the source has no rows"
-    first = first_rejected(out)
-    return f"no row can be used; the first one: {first['file']}, field {first['field']!r}: {first['reason']}"
+def _reasons(out: Path) -> str:
+    """The commonest reasons of the rejected rows, each with the first row that has it."""
+    counts: Counter[tuple[str, str]] = Counter()
+    first: dict[tuple[str, str], dict[str, Any]] = {}
+    for bad in rejected_rows(out):
+        reason = bad["fault"], bad["field"]
+        counts[reason] += 1
+        first.setdefault(reason, bad)
+    lines = [
+        f"  {count} rows: field {example(field)} ({fault}); {one_line(bad['file'])}, row {bad['row']} (from 0): "
+        + one_line(bad["reason"])
+        for (fault, field), count in counts.most_common(_MOST_REASONS)
+        for bad in [first[fault, field]]
+    ]
+    return "\n".join(["The commonest reasons, with a row each:", *lines])
 
 
 def print_summary(manifest: dict[str, Any], out: Path, console: Console) -> None:
@@ -130,7 +153,7 @@ def _counts(title: str, counts: dict[str, dict[str, int]], sides: list[str]) -> 
     names = sorted({name for side in sides for name in counts[side]})
     names.sort(key=lambda name: -sum(counts[side].get(name, 0) for side in sides))
     for name in names[:_MAX_SOURCES]:
-        table.add_row(escape(name), *(str(counts[side].get(name, 0)) for side in sides))
+        table.add_row(escape(one_line(name)), *(str(counts[side].get(name, 0)) for side in sides))
     if len(names) > _MAX_SOURCES:
         rest = names[_MAX_SOURCES:]
         table.add_row(f"{len(rest)} more", *(str(sum(counts[side].get(name, 0) for name in rest)) for side in sides))

@@ -101,6 +101,11 @@ def _manifest(path: Path) -> dict[str, int] | None:
         return None
 
 
+def kept_rows(path: Path) -> int:
+    """How many good rows a part holds; 0 where it is not whole."""
+    return (_manifest(path) or {"kept": 0})["kept"]
+
+
 def rejections(path: Path) -> list[dict[str, Any]]:
     """The bad rows of a part that is done, in source order."""
     return json.loads(pq.read_metadata(path).metadata[_REJECTED])

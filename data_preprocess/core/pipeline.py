@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from data_preprocess.core.adapter import Adapter
 from data_preprocess.core.errors import StrictError, WorkError
 from data_preprocess.core.files import locked, read_json, replacing, write_json
-from data_preprocess.core.parts import PartJob, make_part, rejections
+from data_preprocess.core.parts import PartJob, kept_rows, make_part, rejections
 from data_preprocess.core.pool import ordered_results
 from data_preprocess.core.shards import SHARD_PATTERN, assemble
 from data_preprocess.core.sources import RawRow, Source
@@ -80,7 +80,8 @@ def run(source: Source, adapter: Adapter, settings: Settings, out: Path) -> dict
     """Preprocess `source` into the folder `out` and return the manifest.
 
     Killed at any moment and started again with the same arguments, it goes on from the last finished part, and the
-    output is the same as that of an uninterrupted run. A finished output is returned as it is.
+    output is the same as that of an uninterrupted run. A finished output is returned as it is, unless no row was kept:
+    then it is made again, by whatever arguments.
 
     Raises:
         SourceError: the source cannot be read.
@@ -98,7 +99,7 @@ def run(source: Source, adapter: Adapter, settings: Settings, out: Path) -> dict
     with locked(out):
         for leftover in out.glob(".*.tmp"):
             leftover.unlink()
-        if settings.overwrite:
+        if settings.overwrite or _kept_nothing(out, identity):
             (out / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(work, ignore_errors=True)
         else:
@@ -113,8 +114,16 @@ def run(source: Source, adapter: Adapter, settings: Settings, out: Path) -> dict
         shutil.rmtree(work, ignore_errors=True)
         if settings.strict and manifest["rows"]["rejected"]:
             advice = f"repair the row and run again with --overwrite, for {out} is finished"
-            raise _strict_error(first_rejected(out), advice)
+            raise _strict_error(next(rejected_rows(out)), advice)
         return manifest
+
+
+def _kept_nothing(out: Path, identity: Mapping[str, Any]) -> bool:
+    """Whether `out` holds a run that kept no row, finished or begun by another command: it is in nobody's way."""
+    if manifest := read_json(out / MANIFEST):
+        return not manifest["rows"]["kept"]
+    begun = read_json(out / _WORK / _RUN)
+    return begun not in (None, identity) and not any(map(kept_rows, (out / _WORK).glob("*.parquet")))
 
 
 def _check_same_run(out: Path, identity: dict[str, Any]) -> None:
@@ -192,10 +201,10 @@ def _content_size(value: Any) -> int:
     return 0
 
 
-def first_rejected(out: Path) -> dict[str, Any]:
-    """The first bad row of a finished output that has one."""
+def rejected_rows(out: Path) -> Iterator[dict[str, Any]]:
+    """The bad rows of a finished output, in source order."""
     with (out / REJECTED).open(encoding="utf-8") as lines:
-        return json.loads(next(lines))
+        yield from map(json.loads, lines)
 
 
 def _strict_error(bad: dict[str, Any], advice: str) -> StrictError:

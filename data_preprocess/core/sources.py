@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from data_preprocess.core.errors import SourceError
 from data_preprocess.core.parquet import read_rows
+from data_preprocess.core.shown import example
 
 JSON_SUFFIXES = (".json", ".jsonl")
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -277,7 +278,9 @@ def _read_table(path: Path, delimiter: str) -> Iterator[tuple[dict[str, Any] | N
         try:
             header = next(csv.reader(lines(), delimiter=delimiter, strict=True), [])
             if not header or len(set(header)) < len(header):
-                raise SourceError(f"{path}: the first line must name the columns, each with a name of its own")
+                twice = ", ".join(example(name) for name, count in Counter(header).items() if count > 1)
+                what = f"each with a name of its own, not two with {twice}" if twice else "and the file is empty"
+                raise SourceError(f"{path}: the first line must name the columns, {what}")
             rows = csv.reader(lines(), delimiter=delimiter, strict=True)
             while True:
                 taken.clear()

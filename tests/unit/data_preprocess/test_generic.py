@@ -104,8 +104,9 @@ def test_a_slip_in_a_column_name_is_an_error_and_makes_no_text_only_rows(folder:
     rows = [ROW | {"question": "?"}, ROW]
     (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert convert(folder / "rows.jsonl", tmp_path / "out", *OPTIONS, "--column", "images=pictures") == 1
-    message = "images=pictures: no such column in the first 2 rows, which have 'q', 'a', 'picture', 'choices', 'kind'"
-    assert message in capsys.readouterr().err
+    message = capsys.readouterr().err
+    for part in ("images='pictures'", "first 2 rows", "'picture'   '1.png'", "'choices'", "--column images=picture"):
+        assert part in message
     assert not (tmp_path / "out").exists()
 
 
@@ -117,11 +118,149 @@ def test_a_column_that_only_a_later_row_has_is_no_slip(folder: Path, tmp_path: P
     assert [len(row["images"]) for row in output_rows(tmp_path / "out")] == [0, 1]
 
 
-def test_an_unmapped_column_shows_in_the_rejections(folder: Path, tmp_path: Path) -> None:
-    (folder / "rows.jsonl").write_text(json.dumps(ROW))
-    convert(folder / "rows.jsonl", tmp_path / "out")
-    (rejected,) = rejected_rows(tmp_path / "out")
-    assert (rejected["field"], rejected["reason"]) == ("question", "is missing or empty")
+def test_without_a_mapping_the_columns_are_listed_and_nothing_is_written(folder: Path, tmp_path: Path, capsys) -> None:
+    (folder / "rows.jsonl").write_text("\n".join(map(json.dumps, [ROW | {"a": ""}, ROW | {"q": "?" * 500}])))
+    assert convert(folder / "rows.jsonl", tmp_path / "out") == 1
+    message = capsys.readouterr().err
+    assert "no column 'question', 'answer', 'problem_type' in the first 2 rows" in message
+    for column in ("'q'        'What is it?'", "'a'        'a bus'", "'choices'  ['a car', 'a bus']"):
+        assert f"  {column}\n" in message
+    assert "--column question=NAME --column answer=NAME --column problem_type=NAME" in message
+    assert "multiple choice" in message
+    assert not (tmp_path / "out").exists()
+    assert convert(folder / "rows.jsonl", tmp_path / "out", "--constant", "problem_type=OCR") == 1
+    assert "problem_type" not in capsys.readouterr().err
+
+
+def test_a_table_cannot_write_to_the_terminal(tmp_path: Path, capsys) -> None:
+    names = ["\x1b[31mred", "a\x00b", ":car:", "[bold]x[/]", "\u202eabc", "\r", "long" * 100, "'"]
+    row = dict.fromkeys(names, "\x1b]0;title\x07\x00\n" + "x" * 1000)
+    (tmp_path / "rows.json").write_text(json.dumps([row | {f"c{number}": number for number in range(150)}]))
+    assert convert(tmp_path / "rows.json", tmp_path / "out") == 1
+    message = capsys.readouterr().err
+    assert all(char.isprintable() for char in message.replace("\n", ""))
+    for shown in (r"'\x1b[31mred'", r"'a\x00b'", "':car:'", "'[bold]x[/]'", r"'\u202eabc'", "and 58 more"):
+        assert shown in message
+    assert max(map(len, message.splitlines())) < 250
+
+
+@pytest.mark.parametrize(("name", "content"), [("rows.csv", "question,answer\n"), ("rows.csv", ""), ("rows.jsonl", "")])
+def test_a_source_without_rows(tmp_path: Path, capsys, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert convert(tmp_path / name, tmp_path / "out") == 1
+    assert "no rows" in (told := capsys.readouterr().err) or "the file is empty" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_columns_of_one_name_are_named(tmp_path: Path, capsys) -> None:
+    (tmp_path / "rows.csv").write_text("q,a,q\n1,2,3\n")
+    assert convert(tmp_path / "rows.csv", tmp_path / "out") == 1
+    assert "not two with 'q'" in capsys.readouterr().err
+
+
+VALUES = [
+    {"question": "Which?", "answer": 1, "problem_type": "mc", "options": ["rouge", "vert"], "data_source": "a"},
+    {"question": "Right?", "answer": True, "problem_type": " ff", "options": None, "data_source": "b"},
+    {"question": "2 = 2?", "answer": "n/a", "problem_type": None, "options": None, "data_source": ""},
+]
+
+
+def test_values_that_stand_for_others(tmp_path: Path, capsys) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps(VALUES))
+    values = [
+        "problem_type:mc=multiple choice",
+        "problem_type:ff=free-form",
+        "problem_type:=numerical",
+        "answer:1=A",
+        "answer:true=yes",
+        "answer:n/a=",
+        "options:rouge=red",
+        "data_source:=none",
+        "question:Which?=Which colour = right?",
+    ]
+    flags = [flag for value in values for flag in ("--value", value)]
+    assert convert(tmp_path / "rows.json", tmp_path / "out", *flags) == 0
+    choice, free = output_rows(tmp_path / "out")
+    assert choice["prompt"][1]["content"] == "Which colour = right?\nA. red\nB. vert"
+    assert (choice["extra_info"]["problem_type"], choice["reward_model"]["ground_truth"]) == ("multiple choice", "A")
+    assert (free["extra_info"]["problem_type"], free["reward_model"]["ground_truth"]) == ("free-form", "yes")
+    (bad,) = rejected_rows(tmp_path / "out")
+    assert (bad["field"], bad["fault"]) == ("answer", "empty_truth")
+    assert "--value" not in capsys.readouterr().err
+    # In another order it is the same run.
+    assert convert(tmp_path / "rows.json", tmp_path / "out", *reversed([f"--value={value}" for value in values])) == 0
+
+
+def test_values_in_a_mapping_file_and_what_overrides_them(tmp_path: Path) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps(VALUES[:2]))
+    mapping = "values: {problem_type: {mc: OCR, ff: free-form}, answer: {'true': 'yes', '1': A}}"
+    (tmp_path / "mapping.yaml").write_text(mapping)
+    flags = ["--mapping", str(tmp_path / "mapping.yaml"), "--value", "problem_type:mc=multiple choice"]
+    assert convert(tmp_path / "rows.json", tmp_path / "out", *flags) == 0
+    kinds = [row["extra_info"]["problem_type"] for row in output_rows(tmp_path / "out")]
+    assert kinds == ["multiple choice", "free-form"]
+
+
+def test_a_value_that_no_row_has_is_told(tmp_path: Path, capsys) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps(VALUES[:1]))
+    flags = [
+        "--value",
+        "problem_type:mc=multiple choice",
+        "--value",
+        "problem_type:nmu=numerical",
+        "--value=answer:1=A",
+    ]
+    assert convert(tmp_path / "rows.json", tmp_path / "out", *flags) == 0
+    assert "--value problem_type: no 'nmu' in the first 1 rows, which have 'mc'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("problem_typ:mc=OCR", "did you mean problem_type?"),
+        ("mc=OCR", "FIELD:FROM=TO"),
+        ("problem_type:mc", "FIELD:FROM=TO"),
+        ("\x1b[31m", r"\x1b[31m"),
+        ("ability:x=y", "one of question, answer, problem_type, options, images, data_source"),
+    ],
+)
+def test_value_mappings_that_cannot_work(tmp_path: Path, capsys, value: str, message: str) -> None:
+    (tmp_path / "rows.json").write_text(json.dumps(VALUES))
+    assert convert(tmp_path / "rows.json", tmp_path / "out", "--value", value) == 1
+    assert message in (told := capsys.readouterr().err)
+    assert "\x1b" not in told
+
+
+def test_mostly_rejected_rows_are_a_warning_with_the_commonest_reasons(folder: Path, tmp_path: Path, capsys) -> None:
+    good = {"question": "?", "answer": "1", "problem_type": "numerical", "options": None}
+    bad = [{"problem_type": "mc"}] * 4 + [{"answer": ""}] * 3 + [{"images": "no\x1b.png"}] * 2 + [{"question": ""}]
+    rows = [good] * 9 + [good | change for change in bad]
+    (folder / "rows.json").write_text(json.dumps(rows))
+    assert convert(folder / "rows.json", tmp_path / "out") == 0
+    told = capsys.readouterr().err
+    assert "only 9 of 19 rows can be used" in told
+    _, first, second, third = told.splitlines()
+    assert "4 rows: field 'problem_type' (unknown_type); rows.json, row 9 (from 0): 'mc' is none of" in first
+    assert "--value problem_type:mc=TYPE" in first
+    assert "3 rows: field 'answer' (empty_truth); rows.json, row 13" in second
+    assert "2 rows: field 'images' (missing_image); rows.json, row 16" in third
+    assert "\x1b" not in told
+    (folder / "rows.json").write_text(json.dumps(rows[:-1]))
+    assert convert(folder / "rows.json", tmp_path / "half") == 0
+    assert capsys.readouterr().err == ""  # 9 of 18: not more than half
+
+
+@pytest.mark.parametrize("written", ["red|green | blue", "red;green;blue", "red\ngreen\nblue"])
+def test_options_in_one_text_are_told_how_to_be_written(tmp_path: Path, capsys, written: str) -> None:
+    row = {"question": "Which?", "answer": "red", "problem_type": "multiple choice", "options": written}
+    (tmp_path / "rows.json").write_text(json.dumps([row]))
+    assert convert(tmp_path / "rows.json", tmp_path / "out") == 1
+    hint = 'write the list as JSON, as ["red", "green", "blue"]'
+    assert hint in rejected_rows(tmp_path / "out")[0]["reason"]
+    assert hint in capsys.readouterr().err
+    # Corrected, the same command goes through.
+    (tmp_path / "rows.json").write_text(json.dumps([row | {"options": ["red", "green", "blue"]}]))
+    assert convert(tmp_path / "rows.json", tmp_path / "out") == 0
 
 
 @pytest.mark.parametrize(
@@ -132,7 +271,18 @@ def test_unknown_names_are_errors(columns: list[str], constants: list[str]) -> N
         generic.read_mapping(None, columns, constants)
 
 
-@pytest.mark.parametrize("text", ["[1, 2]", "fields: {}", "columns: [question]", "columns: {question: 3}", "{"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1, 2]",
+        "fields: {}",
+        "columns: [question]",
+        "columns: {question: 3}",
+        "{",
+        "values: [a]",
+        "values: {answer: {1: A}}",
+    ],
+)
 def test_unusable_mapping_files_are_errors(tmp_path: Path, text: str) -> None:
     (tmp_path / "mapping.yaml").write_text(text)
     with pytest.raises(SourceError):

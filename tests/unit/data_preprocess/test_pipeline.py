@@ -26,7 +26,7 @@ from preprocess_builders import (
 )
 
 from data_preprocess.core import pipeline
-from data_preprocess.core.errors import WorkError
+from data_preprocess.core.errors import SourceError, WorkError
 from data_preprocess.core.files import locked
 from data_preprocess.core.pipeline import Settings, run
 from data_preprocess.core.published import published_source
@@ -234,6 +234,37 @@ def test_no_good_row_at_all_still_finishes(tmp_path: Path) -> None:
     assert len(rejected_rows(tmp_path / "out")) == 1
 
 
+def test_a_run_that_kept_nothing_is_made_again_by_whatever_arguments(tmp_path: Path) -> None:
+    source = write_dataset(tmp_path / "in", [image_row(1)])
+    image = source / "Math/CLEVR-Math/images/1.png"
+    good = image.read_bytes()
+    image.write_bytes(b"no image")
+    assert convert(source, tmp_path / "out")["rows"]["kept"] == 0
+    assert convert(source, tmp_path / "out", seed=3)["rows"]["kept"] == 0
+    image.write_bytes(good)  # which the run's identity does not show
+    assert convert(source, tmp_path / "out", seed=3)["rows"]["kept"] == 1
+
+
+def test_a_run_that_failed_before_it_kept_a_row_is_in_nobodys_way(tmp_path: Path) -> None:
+    file = write_dataset(tmp_path / "in", []) / "json" / "text.json"
+    bad = [text_row(number, solution="") for number in range(40)]  # two parts of 16 rows are done, and a third is not
+    file.write_text(json.dumps(bad)[:-2])
+    with pytest.raises(SourceError):
+        convert(tmp_path / "in", tmp_path / "out")
+    file.write_text(json.dumps([text_row(number) for number in range(40)]))
+    assert convert(tmp_path / "in", tmp_path / "out")["rows"]["kept"] == 40
+
+
+def test_a_run_that_failed_after_it_kept_rows_is_not_thrown_away(tmp_path: Path) -> None:
+    file = write_dataset(tmp_path / "in", []) / "json" / "text.json"
+    file.write_text(json.dumps([text_row(number) for number in range(40)])[:-2])
+    with pytest.raises(SourceError):
+        convert(tmp_path / "in", tmp_path / "out")
+    file.write_text(json.dumps([text_row(number) for number in range(40)]))
+    with pytest.raises(WorkError, match=r"different: source.*--overwrite"):
+        convert(tmp_path / "in", tmp_path / "out")
+
+
 class DyingAdapter(MappedRows):
     """Kills the worker process at a certain row."""
 
@@ -245,7 +276,7 @@ class DyingAdapter(MappedRows):
 
 def test_a_worker_that_dies_is_an_error_and_the_run_can_go_on(tmp_path: Path) -> None:
     source = published_source(str(write_dataset(tmp_path / "in", good_rows(60))), tmp_path)
-    names, _ = read_mapping(None, ["question=problem", "answer=solution", "images=path"], [])
+    names, *_ = read_mapping(None, ["question=problem", "answer=solution", "images=path"], [])
     adapter = DyingAdapter(names, Constants())
     with pytest.raises(WorkError, match="a worker process died"):
         run(source, adapter, Settings(workers=2), tmp_path / "out")
