@@ -36,7 +36,7 @@ def reward_metrics(
         "outcome_reward/format_ok": float(np.mean([component["format_ok"] for component in components])),
         "reward/mean": float(rewards.reward.mean()),
     }
-    types = np.array([_slug(component["problem_type"]) for component in components])
+    types = np.array([slug(component["problem_type"]) for component in components])
     by_type = {name: types == name for name in np.unique(types)}
     if len(by_type) > 1:
         for name, members in by_type.items():
@@ -74,6 +74,12 @@ def missing_counts(
     }
 
 
+def asked_scores(components: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """The thinking rewards that the TRM gave: float64 in [0, 1], without those that are 0 by rule or missing."""
+    asked = [component["thinking_reward"] for component in components if component["thinking_asked"]]
+    return np.array([score for score in asked if score is not None], dtype=np.float64)
+
+
 def _trust_metrics(groups: Sequence[str], rewards: GroupRewards) -> dict[str, float]:
     metrics = {"trust/used_frac": float(rewards.used.mean())}
     # A group without a thinking term was neither trusted nor distrusted.
@@ -99,6 +105,8 @@ def _thinking_metrics(components: Sequence[Mapping[str, Any]], by_type: Mapping[
     metrics = {}
     if present.any():
         metrics["thinking_reward/mean"] = float(thinking[present].mean())
+    if (given := asked_scores(components)).size:
+        metrics["thinking_reward/std"] = float(given.std())
     if len(by_type) > 1:
         for name, members in by_type.items():
             if (members & present).any():
@@ -114,9 +122,10 @@ def _thinking_metrics(components: Sequence[Mapping[str, Any]], by_type: Mapping[
         }
     for kind in sorted({component["thinking_error"] for component in components} - {""}):
         count = sum(component["thinking_error"] == kind for component in components)
-        metrics[f"thinking_reward/failed/{_slug(kind)}"] = float(count)
+        metrics[f"thinking_reward/failed/{slug(kind)}"] = float(count)
     return metrics
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """An answer type or a kind of failure as a part of a metric's name."""
     return name.strip().lower().replace(" ", "_")

@@ -1,0 +1,87 @@
+"""The report's command: a table, the curves, and a message where there is nothing to show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from recipe.sophiavl.report.__main__ import main
+from recipe.sophiavl.report.curves import curves
+from recipe.sophiavl.report.logs import Steps
+
+
+def log(folder: Path, steps: Steps, end: str = "\n") -> None:
+    lines = [json.dumps({"step": step, "data": data}) for step, data in steps.items()]
+    (folder / "metrics-1.jsonl").write_text("\n".join(lines) + end)
+
+
+def shown(folder: Path, capsys: pytest.CaptureFixture[str], code: int = 0) -> str:
+    assert main([str(folder)]) == code
+    return " ".join(capsys.readouterr().out.split())
+
+
+@pytest.fixture(autouse=True)
+def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+RUN: Steps = {0: {"validation/greedy/outcome_reward/mean": 0.25, "validation/greedy/outcome_reward/stderr": 0.02}} | {
+    step: {
+        "outcome_reward/mean": step / 10,
+        "thinking_reward/mean": 0.5,
+        "training/rollout_actor_probs_pearson_corr": 1 - step / 10000,
+    }
+    for step in range(1, 5)
+}
+RUN[4] |= {"validation/greedy/outcome_reward/mean": 0.5, "validation/greedy/outcome_reward/stderr": 0.03}
+
+
+def test_the_table_has_each_change_with_its_error_and_the_curves_are_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log(tmp_path, RUN)
+    text = shown(tmp_path, capsys)
+    assert "4 training steps" in text
+    assert "greedy validation, outcome reward │ 0.250 ± 0.020 │ 0.500 ± 0.030 │ +0.250 ± 0.036" in text
+    assert "training outcome reward (mean of 2 steps) │ 0.150 ± 0.050 │ 0.350 ± 0.050 │ +0.200 ± 0.071" in text
+    assert "Lowest rollout-actor correlation: 0.9996 (step 4)" in text
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+
+
+def test_a_run_still_going_is_shown_as_far_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log(tmp_path, {0: RUN[0]})
+    text = shown(tmp_path, capsys)
+    assert "0 training steps" in text
+    assert "greedy validation, outcome reward │ 0.250 ± 0.020 │ │ │" in text
+    log(tmp_path, {1: RUN[1], 2: RUN[2]}, end="")  # the second line is being written; no validation
+    assert "training outcome reward (1 step) │ 0.100" in shown(tmp_path, capsys)
+
+
+def test_a_folder_that_is_missing_or_without_metrics_is_told_apart(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no metrics in" in shown(tmp_path, capsys, code=1)
+    assert f"no folder {tmp_path / 'none'}" in shown(tmp_path / "none", capsys, code=1)
+    assert not (tmp_path / "none").exists()
+
+
+def test_the_curves_have_validation_in_each_way_and_whole_steps() -> None:
+    steps = {
+        step: {
+            f"validation/{mode}/{variable}/mean": 0.5
+            for mode in ("sampled", "greedy")
+            for variable in ("outcome_reward", "thinking_reward")
+        }
+        for step in (0, 3)
+    }
+    axis = curves(steps).axes[0]
+    labels = axis.get_legend_handles_labels()[1]
+    assert labels == [
+        f"{mode} validation, {variable} reward"
+        for mode in ("sampled", "greedy")
+        for variable in ("outcome", "thinking")
+    ]
+    assert all(float(tick).is_integer() for tick in axis.xaxis.get_major_locator().tick_values(0, 3))
+    assert curves({1: {"outcome_reward/mean": 0.5}}).axes, "without validation too"
