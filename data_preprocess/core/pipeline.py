@@ -102,7 +102,7 @@ def run(source: Source, adapter: Adapter, settings: Settings, out: Path) -> dict
         if settings.overwrite or _kept_nothing(out, identity):
             (out / MANIFEST).unlink(missing_ok=True)
             shutil.rmtree(work, ignore_errors=True)
-        else:
+        if not settings.overwrite:
             _check_same_run(out, identity)
         manifest = read_json(out / MANIFEST)
         if manifest is None:

@@ -214,6 +214,14 @@ def test_parquet_of_somebody_else_is_not_overwritten(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "train-00000.parquet").read_bytes() == b"precious"
 
 
+def test_not_even_where_a_run_kept_nothing(tmp_path: Path) -> None:
+    convert(write_dataset(tmp_path / "in", [text_row(1, solution="")]), tmp_path / "out")
+    (tmp_path / "out" / "train-00000.parquet").write_bytes(b"precious")
+    with pytest.raises(WorkError, match=r"train-00000\.parquet is there"):
+        convert(tmp_path / "in", tmp_path / "out", seed=1)
+    assert (tmp_path / "out" / "train-00000.parquet").read_bytes() == b"precious"
+
+
 def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
     source = write_dataset(tmp_path / "in", good_rows(5))
     (tmp_path / "out").mkdir()
