@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
 
@@ -17,6 +19,10 @@ logger = logging.getLogger(__name__)
 
 _CORRELATION = "training/rollout_actor_probs_pearson_corr"
 _DIFFERENCE = "training/rollout_probs_diff_mean"
+
+# Thinking rewards that spread less are the same for all that they teach; fewer scores prove nothing.
+_CONSTANT_STD = 1e-3
+_FEWEST_SCORES = 32
 
 
 class RolloutMismatchError(RuntimeError):
@@ -74,6 +80,16 @@ class Guards:
         self._scores, self._groups = Window(window), Window(window)
         self._rollouts = Window(min(engine.rollout_window_steps, max(1, total_steps)))
         self._mismatch = ""
+        self._window_steps, self._steps = window, 0
+        self._given: list[float] = []
+
+    def watch_scores(self, scores: Sequence[float]) -> None:
+        """Look whether thinking rewards vary.
+
+        Args:
+            scores: those that the TRM gave in this step, or in a part of it; in [0, 1].
+        """
+        self._given.extend(scores)
 
     def count_scores(self, *, asked: int, missing: int, groups: int, dropped: int) -> None:
         """Count responses that were asked about and those of them without a score, and groups and those of them that
@@ -103,6 +119,7 @@ class Guards:
         """The step is over: why the run should stop, or None."""
         for window in (self._scores, self._groups, self._rollouts):
             window.end_step()
+        self._end_step_of_scores()
         bad, compared, steps = self._rollouts.counts
         # All of them: a single step that matches shows that the two are the same model.
         if self._rollouts.exceeds(0) and bad == compared:
@@ -122,6 +139,28 @@ class Guards:
                     "allows: the thinking reward model does not answer (see thinking_reward/failed/* in the metrics)."
                 )
         return None
+
+    def _end_step_of_scores(self) -> None:
+        """Say at the end of a window, once, that its scores did not vary; a window without enough of them goes on."""
+        self._steps += 1
+        if self._steps < self._window_steps or len(self._given) < _FEWEST_SCORES:
+            return
+        if (problem := constant_scores(self._given, self._steps)) is not None:
+            logger.warning("%s", problem)
+        self._steps, self._given = 0, []
+
+
+def constant_scores(scores: Sequence[float], steps: int) -> str | None:
+    """What it means that the thinking rewards of the last ``steps`` steps are all the same; None where they vary."""
+    if np.std(scores) > _CONSTANT_STD:
+        return None
+    return (
+        f"All {len(scores)} thinking rewards of the last {steps} steps are {np.mean(scores):.3f}: they tell no "
+        "response from another, and training goes on by the outcome alone. Check that the server answers with a model "
+        "trained to score (thinking_reward.model), asked as it was trained (thinking_reward.prompt_path), which sees "
+        "the images and has room for its answer (thinking_reward.max_tokens); thinking_reward.structured_output forces "
+        "a number out of a model that has none to give. python -m recipe.sophiavl.trm.preflight asks it two probes"
+    )
 
 
 def rollout_mismatch(metrics: Mapping[str, float], settings: EngineSettings) -> str | None:

@@ -12,7 +12,7 @@ from dataclasses import field, fields
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trust_grpo import TrustGRPOConfig
@@ -31,6 +31,13 @@ class ThinkingRewardSettings:
 
     Attributes:
         enable: ask the thinking reward model at all; False is plain GRPO on the outcome reward.
+ValidationMode = Literal["as_configured", "sampled", "greedy"]
+
+
+def _each_once(values: list[str]) -> list[str]:
+    if len(set(values)) != len(values):
+        raise ValueError("each at most once")
+    return values
         mode: where the TRM runs: ``external`` (``urls``), ``pool`` or ``colocated`` (``reward.reward_model``).
         score_validation: ask the TRM for validation responses too (their reward stays the outcome).
         preflight: check the TRM before the first rollout.
@@ -141,6 +148,8 @@ class EngineSettings:
         max_rollout_diff: the correlation counts only where the mean absolute difference of the probabilities exceeds
             this, in [0, 1]: a nearly deterministic policy has no spread to correlate.
     """
+        validation_modes: how each validation samples, once for each: ``as_configured`` (verl's ``val_kwargs``),
+            ``sampled`` (as in training), ``greedy``. The first one keeps verl's metric names and dumps.
 
     dry_run: bool = False
     replay_poll_interval_s: Annotated[float, Field(gt=0)] = 0.1
@@ -151,5 +160,8 @@ class EngineSettings:
 
     @classmethod
     def from_config(cls, group: DictConfig | Mapping[str, Any]) -> EngineSettings:
+    validation_modes: Annotated[list[ValidationMode], Field(min_length=1), AfterValidator(_each_once)] = field(
+        default_factory=lambda: ["as_configured"]
+    )
         """Read the ``sophiavl`` group. Raises SettingsError on an unknown key or a value out of range."""
         return read_group(cls, group)

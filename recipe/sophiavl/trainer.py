@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,16 @@ from tensordict import NonTensorStack, TensorDict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
+from recipe.sophiavl import progress
 from recipe.sophiavl.cluster import nodes_of_reward_workers, preflight_on
 from recipe.sophiavl.guards import Guards
-from recipe.sophiavl.metrics import missing_counts, reward_metrics
+from recipe.sophiavl.metrics import asked_scores, missing_counts, reward_metrics
 from recipe.sophiavl.reward_manager import VALIDATION_FIELD, ThinkingRewardManager
 from recipe.sophiavl.rl_dataset import SophiaVLDataset
 from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
 from recipe.sophiavl.trust_grpo import GroupRewards
 from recipe.sophiavl.validation import SettingsError
+from recipe.sophiavl.validation_modes import sampling, validation_metrics
 from recipe.sophiavl.verl_support import internals
 
 logger = logging.getLogger(__name__)
@@ -43,6 +46,10 @@ class TrustGRPOMixin:
         if self.trainer_mode != "separate_async":  # there verl also takes it for the wait that counts as idle
             self.replay_buffer.poll_interval = self.engine_settings.replay_poll_interval_s
         self._dump_fields: dict[str, dict[str, Any]] = {}
+        self._step_seconds: list[float] = []
+        rollout = config.actor_rollout_ref.rollout
+        self._modes = {mode: sampling(mode, rollout) for mode in self.engine_settings.validation_modes}
+        self._mode = self._first_mode = next(iter(self._modes))
         self._saved_step: int | None = None
         self._stop: RuntimeError | None = None
 
@@ -55,6 +62,7 @@ class TrustGRPOMixin:
                 "data.custom_cls: must be recipe.sophiavl.rl_dataset.SophiaVLDataset or a subclass of it"
             )
         self.val_dataset.validation = True  # it writes this into every row that it gives
+        self.val_dataloader = _RowsOfQuestions(self.val_dataloader)
 
     # ------------------------------------------------------------------ start
 
@@ -127,6 +135,7 @@ class TrustGRPOMixin:
         self._write_rewards(batch, sessions, rewards)
         metrics.update(reward_metrics(components, groups, rewards, **schedule))
         self._guards.count_scores(**missing_counts(components, groups, rewards))
+        self._guards.watch_scores(asked_scores(components))
         for i, key in enumerate(finals):
             row = {"group": groups[i], **_dataset_row(*sources[i])}
             self._dump_fields[key] = row | _dump_row(components[i], rewards, i)
@@ -157,15 +166,77 @@ class TrustGRPOMixin:
             self._save_checkpoint()
         super().on_step_end()
 
+    def _compute_metrics(self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, *args: Any, **named: Any) -> None:
+        """verl's last word on a step before its metrics are logged; its console logger says all of them or nothing."""
+        super()._compute_metrics(batch, metrics, timing_raw, *args, **named)
+        self._step_seconds.append(timing_raw["step"])
+        line = progress.step_line(self.global_steps, self.total_training_steps, metrics, self._step_seconds)
+        print(line, flush=True)
+
     def _dump_generations(
         self, inputs: list, outputs: list, gts: list, scores: list, reward_extra_infos_dict: dict, dump_path: str
     ) -> None:
-        """verl's training dump holds the reward alone: add its parts, in the order of the dumped keys."""
+        """verl's training dump holds the reward alone: add its parts, in the order of the dumped keys. Validation's
+        does not tell the rows of the data: add them, and how it sampled."""
+        keys = reward_extra_infos_dict["uid"]
         if dump_path == self.config.trainer.get("rollout_data_dir", None):
-            rows = [self._dump_fields.get(key, {}) for key in reward_extra_infos_dict["uid"]]
-            names = list(dict.fromkeys(name for row in rows for name in row))
-            reward_extra_infos_dict |= {name: [row.get(name) for row in rows] for name in names}
+            rows = [self._dump_fields.get(key, {}) for key in keys]
+        else:
+            questions = [key.rsplit("_", 2)[0] for key in keys]
+            rows = [{"group": uid, **self.val_dataloader.rows[uid], "validation_mode": self._mode} for uid in questions]
+            if self._mode != self._first_mode:
+                dump_path = str(Path(dump_path, self._mode))
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        reward_extra_infos_dict |= {name: [row.get(name) for row in rows] for name in names}
         super()._dump_generations(inputs, outputs, gts, scores, reward_extra_infos_dict, dump_path)
+
+    # ------------------------------------------------------------------ validation
+
+    def _validate(self) -> dict[str, float]:
+        """Once for each of ``sophiavl.validation_modes``."""
+        metrics = {}
+        for mode, values in self._modes.items():
+            self._mode = mode
+            if list(self._modes) != ["as_configured"]:
+                internals.set_validation_sampling(self.agent_loop_manager, self.config, values)
+            self.val_dataloader.rows.clear()
+            metrics |= super()._validate()
+        print(f"validation at step {self.global_steps}: {', '.join(progress.validations(metrics))}", flush=True)
+        return metrics
+
+    def _val_metrics_update(
+        self, data_sources: list, sample_uids: list, reward_extra_infos_dict: dict, *args: Any, **named: Any
+    ) -> dict[str, float]:
+        """The first mode keeps verl's names; those of another one say which it is."""
+        given = super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *args, **named)
+        if self._mode != self._first_mode:
+            sections = ((*name.split("/", 1), value) for name, value in given.items())
+            given = {f"{section}-{self._mode}/{rest}": value for section, rest, value in sections}
+        return given | validation_metrics(self._mode, sample_uids, reward_extra_infos_dict)
+
+    def _maybe_log_val_generations(self, *args: Any, **named: Any) -> None:
+        """A logger's table of samples has one row a step."""
+        if self._mode == self._first_mode:
+            super()._maybe_log_val_generations(*args, **named)
+
+
+class _RowsOfQuestions:
+    """A data loader that remembers which row of the data is behind each question id that verl gives it.
+
+    Attributes:
+        rows: ``data_source``, ``split`` and ``index`` by question id, of the batches that verl is done with or at.
+    """
+
+    def __init__(self, loader: Iterable[dict[str, Any]]) -> None:
+        self._loader = loader
+        self.rows: dict[str, dict[str, Any]] = {}
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in self._loader:
+            yield batch
+            # By now verl has written the ids into it (_validate, before it submits the batch).
+            for uid, source, info in zip(batch["uid"], batch["data_source"], batch["extra_info"], strict=True):
+                self.rows[uid] = _dataset_row(source, info)
 
 
 def final_outputs(batch: KVBatchMeta) -> dict[str, list[str]]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recipe.sophiavl.guards import Guards, RolloutMismatchError, ThinkingRewardLostError, Window, rollout_mismatch
+from recipe.sophiavl.guards import (
+    Guards,
+    RolloutMismatchError,
+    ThinkingRewardLostError,
+    Window,
+    constant_scores,
+    rollout_mismatch,
+)
 from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
 
 SETTINGS = EngineSettings()
@@ -117,3 +124,45 @@ def test_scores_missing_at_random_are_noticed_by_the_groups_that_they_cost() -> 
         guard = guards(window=1, max_dropped_groups_frac=limit)
         guard.count_scores(**counts)
         assert isinstance(guard.end_step(), ThinkingRewardLostError) == stops
+
+
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "thinking rewards of the last" in record.getMessage()]
+
+
+def test_scores_that_never_vary_are_a_warning_once_a_window_and_stop_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    guard = guards(window=3)
+    for step in range(1, 8):
+        guard.watch_scores([0.5] * 16)
+        assert guard.end_step() is None
+        assert len(warnings(caplog)) == step // 3
+    assert warnings(caplog)[0].startswith("All 48 thinking rewards of the last 3 steps are 0.500: ")
+    for setting in ("model", "prompt_path", "max_tokens", "structured_output"):
+        assert f"thinking_reward.{setting}" in warnings(caplog)[0]
+
+
+def test_one_other_score_in_a_window_is_enough_to_say_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    guard = guards(window=2)
+    guard.watch_scores([0.5] * 63)
+    guard.end_step()
+    guard.watch_scores([0.4])
+    guard.end_step()
+    assert warnings(caplog) == []
+    for _ in range(2):
+        guard.watch_scores([0.5] * 16)
+        guard.end_step()
+    assert len(warnings(caplog)) == 1, "the next window is looked at on its own"
+
+
+def test_few_scores_prove_nothing_and_windows_go_on_until_there_are_enough(caplog: pytest.LogCaptureFixture) -> None:
+    guard = guards(window=1)
+    for step in range(1, 5):
+        guard.watch_scores([1.0] * 8)
+        guard.end_step()
+        assert len(warnings(caplog)) == step // 4
+    assert "All 32 thinking rewards of the last 4 steps" in warnings(caplog)[0]
+
+
+def test_rounding_is_no_variation() -> None:
+    assert constant_scores([0.5, 0.5 + 1e-9] * 20, 1) is not None
+    assert constant_scores([0.5, 0.51] * 20, 1) is None

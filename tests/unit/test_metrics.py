@@ -53,6 +53,15 @@ def test_trusted_and_distrusted_groups() -> None:
     assert metrics["reward/mean"] == pytest.approx(0.5 + thinking_term)
 
 
+def test_the_spread_of_scores_is_of_those_that_the_trm_gave() -> None:
+    """A response without the format is 0 by rule, and would hide a TRM that always says the same."""
+    by_rule = component(0, 0.0, thinking_asked=False)
+    components = [component(1, 0.5), component(0, 0.5), component(0, None), by_rule]
+    assert measure(components, ["a", "a", "b", "c"])["thinking_reward/std"] == 0
+    assert measure([component(1, 0.5), component(0, 0.7)], ["a", "a"])["thinking_reward/std"] == pytest.approx(0.1)
+    assert "thinking_reward/std" not in measure([by_rule], ["a"])
+
+
 def test_groups_count_once_whatever_their_size() -> None:
     components = [component(1, 0.9), *(component(o, t) for o, t in ((1, 0.0), (0, 1.0), (0, 1.0), (0, 1.0)))]
     metrics = measure(components, ["a", "b", "b", "b", "b"])

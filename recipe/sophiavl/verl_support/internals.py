@@ -7,7 +7,7 @@ verl 0.9.1, TransferQueue 0.1.11.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from importlib import import_module
 from typing import Any
@@ -37,10 +37,21 @@ EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
                 "_compute_advantage",
                 "_save_checkpoint",
                 "_dump_generations",
+                "_validate",
+                "_val_metrics_update",
+                "_maybe_log_val_generations",
+                "_compute_metrics",
                 "_shutdown_dump_executor",
                 "get_reward_handles",
             )
         ),
+    ),
+    "verl.trainer.ppo.v1": (
+        (
+            "AgentLoopWorkerTQ.__ray_metadata__.modified_class.generate_sequences",
+            "reads the sampling of a validation in its config at each call",
+        ),
+        ("AgentLoopManagerTQ._init_agent_loop_workers", "makes agent_loop_workers"),
     ),
     "verl.experimental.reward_loop.reward_manager.registry": (("REWARD_MANAGER", "must hold our manager"),),
     _REWARD_LOOP: (
@@ -134,6 +145,38 @@ def give_reward_workers_the_replicas() -> None:
     """
     manager = find("verl.experimental.reward_loop.reward_model", "RewardModelManager")
     manager.get_router_address = lambda self: ",".join(self.server_addresses)
+
+
+def set_validation_sampling(manager: Any, config: Any, values: Mapping[str, Any]) -> None:
+    """Have the validations that follow sample with these values of ``actor_rollout_ref.rollout.val_kwargs``.
+
+    Each agent loop worker (``verl/trainer/ppo/v1/agent_loop_tq.py``) reads them in a configuration of its own.
+
+    Args:
+        manager: the agent loop manager.
+        config: the trainer's configuration, where verl looks how many responses to expect.
+    """
+    import ray
+
+    workers = getattr(manager, "agent_loop_workers", None)
+    if not workers:
+        raise VerlChangedError(
+            f"{type(manager).__name__} has no agent_loop_workers, whose sampling sophiavl.validation_modes sets: leave "
+            "it at [as_configured]"
+        )
+    _update_val_kwargs(config, values)
+    ray.get([worker.__ray_call__.remote(_update_worker, dict(values)) for worker in workers])
+
+
+def _update_worker(worker: Any, values: Mapping[str, Any]) -> None:
+    _update_val_kwargs(worker.config, values)
+
+
+def _update_val_kwargs(config: Any, values: Mapping[str, Any]) -> None:
+    from omegaconf import open_dict
+
+    with open_dict(config):
+        config.actor_rollout_ref.rollout.val_kwargs.update(values)
 
 
 def platform_name() -> str:
