@@ -37,7 +37,9 @@ def run(
     training = TrainingRun(
         tmp_path_factory.mktemp("run"),
         f"data.train_files={data_files['train']}",
-        f"data.val_files={data_files['val']}",
+        # every question twice: of one policy, greedy answers are alike and sampled ones are not
+        f"data.val_files=[{data_files['val']},{data_files['val']}]",
+        "sophiavl.validation_modes=[sampled,greedy]",
         *batches(PROMPTS, GROUP_SIZE),
         # large steps, so that stale rollout weights would show; 2e-3 wrecked the policy, which then wrote no format
         "actor_rollout_ref.actor.optim.lr=1e-3",
@@ -167,15 +169,34 @@ def test_components_are_logged(run: TrainingRun) -> None:
         assert 0 < logged["thinking_reward/latency_p50"] <= logged["thinking_reward/latency_p95"]
 
 
-def test_validation_is_scored_by_outcome_alone(run: TrainingRun) -> None:
+@pytest.mark.parametrize("mode", ["sampled", "greedy"])
+def test_validation_is_scored_by_outcome_alone(run: TrainingRun, mode: str) -> None:
     for step in (0, STEPS):
-        rows = run.validations(step)
+        rows = run.validations(step, mode)
         assert rows
         assert all(row["score"] == pytest.approx(row["outcome_reward"]) for row in rows)
+        logged = run.metrics()[step][f"validation/{mode}/outcome_reward/mean"]
+        assert logged == pytest.approx(mean(row["outcome_reward"] for row in rows))
+        section = "val-core" if mode == "sampled" else "val-core-greedy"
+        assert any(name.startswith(f"{section}/") for name in run.metrics()[step])
+
+
+def test_greedy_validation_gives_a_question_the_same_answer_twice_and_sampled_does_not(run: TrainingRun) -> None:
+    alike = {}
+    for mode in ("sampled", "greedy"):
+        answers = defaultdict(list)
+        for step in (0, STEPS):
+            for row in run.validations(step, mode):
+                assert row["validation_mode"] == mode
+                answers[step, row["data_source"], row["index"]].append(row["output"])
+        assert {len(given) for given in answers.values()} == {2}
+        alike[mode] = mean(len(set(given)) == 1 for given in answers.values())
+    assert alike["greedy"] > 0.9, "but for rounding, which depends on what else is in a batch"
+    assert alike["sampled"] < 0.9
 
 
 def test_the_preset_asks_the_trm_for_validation_responses_too(run: TrainingRun) -> None:
-    assert any(row["thinking_asked"] and row["thinking_reward"] for row in run.validations(0))
+    assert any(row["thinking_asked"] and row["thinking_reward"] for row in run.validations(0, "sampled"))
 
 
 def test_text_only_rows_train_beside_images(run: TrainingRun) -> None:
