@@ -164,19 +164,12 @@ def set_validation_sampling(manager: Any, config: Any, values: Mapping[str, Any]
             f"{type(manager).__name__} has no agent_loop_workers, whose sampling sophiavl.validation_modes sets: leave "
             "it at [as_configured]"
         )
-    _update_val_kwargs(config, values)
+    config.actor_rollout_ref.rollout.val_kwargs.update(values)
     ray.get([worker.__ray_call__.remote(_update_worker, dict(values)) for worker in workers])
 
 
 def _update_worker(worker: Any, values: Mapping[str, Any]) -> None:
-    _update_val_kwargs(worker.config, values)
-
-
-def _update_val_kwargs(config: Any, values: Mapping[str, Any]) -> None:
-    from omegaconf import open_dict
-
-    with open_dict(config):
-        config.actor_rollout_ref.rollout.val_kwargs.update(values)
+    worker.config.actor_rollout_ref.rollout.val_kwargs.update(values)
 
 
 def platform_name() -> str:
