@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import threading
 from collections.abc import Mapping
+from functools import cache
+from itertools import chain
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -53,7 +57,40 @@ class SophiaVLDataset(RLHFDataset):
             info = example.get("extra_info") or {}
             row = f"data_source={example.get('data_source')!r}, extra_info.index={info.get('index')}"
             raise BadImageError(f"row with {row}: field {self.image_key!r}: {error}") from error
-        return super()._build_messages(example, key)
+        messages = super()._build_messages(example, key)
+        contents = [message["content"] for message in messages if not isinstance(message["content"], str)]
+        for part in chain.from_iterable(contents):
+            if part["type"] == "image" and "bytes" in part:
+                part["image"] = open_image(part["bytes"])
+        return messages
+
+
+class _Encoded:
+    """Mixin of a lazily decoded Pillow image: it pickles as the bytes of its file, and one thread at a time decodes it.
+
+    verl hands every response on with its row, to a reward worker and to the TransferQueue, and its agent loop reads the
+    image of a question in several threads at once. Pillow itself pickles the pixels, ten times as large.
+    """
+
+    def load(self) -> Any:
+        with self.decoding:
+            return super().load()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_image, (self.encoded,)
+
+
+@cache
+def _encoded_kind(kind: type[Image.Image]) -> type[Image.Image]:
+    return type(kind.__name__, (_Encoded, kind), {})
+
+
+def open_image(encoded: bytes) -> Image.Image:
+    """The image of a file's bytes, not decoded yet. What is changed in it in place stays behind when it is pickled."""
+    image = Image.open(io.BytesIO(encoded))
+    image.__class__ = _encoded_kind(type(image))
+    image.encoded, image.decoding = encoded, threading.RLock()
+    return image
 
 
 def embedded(image: ImageInput) -> dict[str, Any] | Image.Image:

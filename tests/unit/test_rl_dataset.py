@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import io
+import pickle
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,7 +24,7 @@ from verl.utils.dataset.rl_dataset import RLHFDataset, get_dataset_class
 from vllm.multimodal.media.image import ImageMediaIO
 
 from recipe.sophiavl.reward_manager import VALIDATION_FIELD, prompt_images
-from recipe.sophiavl.rl_dataset import SophiaVLDataset, filter_workers
+from recipe.sophiavl.rl_dataset import SophiaVLDataset, filter_workers, open_image
 from recipe.sophiavl.trainer import trust_grpo_trainer
 from recipe.sophiavl.trm.images import BadImageError, data_url, digest_image, load_image
 from recipe.sophiavl.validation import SettingsError
@@ -93,6 +97,34 @@ def test_policy_and_trm_see_the_same_pixels(tmp_path: Path, data: bytes, as_path
         policy, trm = seen_by_policy(row), seen_by_trm(row)
         assert policy.size == trm.size
         assert policy.tobytes() == trm.tobytes()
+
+
+def grain(side: int) -> Image.Image:
+    return Image.frombytes("RGB", (side, side), np.random.default_rng(0).bytes(3 * side * side))
+
+
+def test_a_row_is_handed_on_with_its_encoded_image_and_without_pixels(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    grain(40 * PATCH).save(out, "JPEG")
+    (row,) = dataset(tmp_path, [{"bytes": out.getvalue(), "path": None}])
+    seen_by_policy(row)  # it is decoded now
+    handed_on = pickle.dumps(row)
+    assert len(handed_on) < 1.1 * len(out.getvalue())
+    for again in (pickle.loads(handed_on), copy.deepcopy(row)):
+        assert prompt_images(again["raw_prompt"]) == prompt_images(row["raw_prompt"])
+        assert seen_by_policy(again).tobytes() == seen_by_policy(row).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_an_image_may_be_read_by_several_threads_at_once(kind: str) -> None:
+    """As the agent loop does for the responses of a question."""
+    out = io.BytesIO()
+    grain(600).save(out, kind)
+    expected = Image.open(io.BytesIO(out.getvalue())).tobytes()
+    with ThreadPoolExecutor(8) as threads:
+        for _ in range(5):
+            image = open_image(out.getvalue())
+            assert set(threads.map(lambda _: image.convert("RGB").tobytes() == expected, range(8))) == {True}  # noqa: B023
 
 
 @pytest.mark.parametrize(("orientation", "red"), [(1, (3, 60)), (6, (50, 3)), (3, (50, 60))])
