@@ -36,9 +36,13 @@ def print_summary(run_dir: Path, steps: Steps, console: Console) -> None:
     table = Table(title=f"{run_dir}: {done} training steps", caption=_caption(steps, changes), caption_justify="left")
     for heading in ("", "before", "after", "change"):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=bool(heading))
-    for change in changes:
+    for number, change in enumerate(changes):
+        if number == 0 or change.group != changes[number - 1].group:
+            table.add_section()
+            table.add_row(f"[bold]{change.group}")
         shown = (_shown(change.before), _shown(change.after), _shown(change.difference, sign="+"))
-        table.add_row(change.name, *shown)
+        whole, _, kind = change.name.partition(": ")
+        table.add_row(f"    {kind}" if kind else f"  {whole}", *shown)
     console.print(table)
     for label, name in _LEFT_BEHIND:
         if any(run_dir.glob(name)):
@@ -53,8 +57,8 @@ def _shown(value: Value | None, sign: str = "") -> str:
 
 def _caption(steps: Steps, changes: list[Change]) -> str:
     parts = ["± is one standard error: of validation over its questions, of training over the steps of the mean."]
-    validated = [change for change in changes if change.difference is not None and "validation" in change.name]
-    if validated and all(change.paired for change in validated):
+    validated = [change.paired for change in changes if change.paired is not None]
+    if validated and all(validated):
         parts.append("A validation's change compares each question with itself.")
     elif validated:
         parts.append(

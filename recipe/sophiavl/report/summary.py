@@ -13,14 +13,14 @@ from recipe.sophiavl.metrics import slug
 from recipe.sophiavl.report.logs import Steps, read_lines, series, validation_modes, validation_parts
 
 CORRELATION = "training/rollout_actor_probs_pearson_corr"
-_EDGE_STEPS = 5
 _VALIDATED = {"outcome_reward": "outcome reward", "thinking_reward": "thinking reward", "format_ok": "format followed"}
+# Of how many steps a mean is at most; the annealing factor is computed, not measured.
 _TRAINED = {
-    "outcome_reward/mean": "training outcome reward",
-    "thinking_reward/mean": "training thinking reward",
-    "trust/gamma_mean": "trust weight gamma",
-    "thinking_reward/anneal": "annealing factor",
-    CORRELATION: "rollout-actor correlation",
+    "outcome_reward/mean": ("outcome reward", 5),
+    "thinking_reward/mean": ("thinking reward", 5),
+    "trust/gamma_mean": ("trust weight gamma", 5),
+    CORRELATION: ("rollout-actor correlation", 5),
+    "thinking_reward/anneal": ("annealing factor", 1),
 }
 _ROW = ("data_source", "split", "index")
 
@@ -43,16 +43,19 @@ class Change:
     """A quantity at the start and at the end of a run.
 
     Attributes:
+        group: where it was measured: in training, as a mean of so many steps, or in one way of validation.
         after: None where it was measured once.
         difference: None where that would say nothing: a single training step against another.
-        paired: the difference is of the same questions, each with itself.
+        paired: whether the error of the difference is that of the questions' own differences; None where there is no
+            difference between validations.
     """
 
+    group: str
     name: str
     before: Value
     after: Value | None = None
     difference: Value | None = None
-    paired: bool = False
+    paired: bool | None = None
 
 
 def summary(steps: Steps, validation_dir: Path) -> list[Change]:
@@ -65,35 +68,40 @@ def summary(steps: Steps, validation_dir: Path) -> list[Change]:
     rows = []
     for mode in validation_modes(steps):
         folder = validation_dir / mode if (validation_dir / mode).is_dir() else validation_dir
+        questions = list(series(steps, f"validation/{mode}/questions").values())[-1]
+        group = f"{mode.replace('_', ' ')} validation (n = {questions:.0f})"
         for variable, label in _VALIDATED.items():
             for part in validation_parts(steps, mode, variable):
                 kind = part.partition("/")[2].replace("_", " ")
-                name = f"{mode.replace('_', ' ')} validation, {label}" + (f": {kind}" if kind else "")
-                rows.append(_validated(steps, name, f"validation/{mode}/{part}", folder))
-    return rows + [
-        _trained(name, list(values.values())) for metric, name in _TRAINED.items() if (values := series(steps, metric))
-    ]
+                name = f"{label}: {kind}" if kind else label
+                rows.append(_validated(steps, group, name, f"validation/{mode}/{part}", folder))
+    for metric, (name, most) in _TRAINED.items():
+        if values := series(steps, metric):
+            rows.append(_trained(name, list(values.values()), most))
+    return rows
 
 
-def _validated(steps: Steps, name: str, metric: str, folder: Path) -> Change:
+def _validated(steps: Steps, group: str, name: str, metric: str, folder: Path) -> Change:
     means, errors = series(steps, f"{metric}/mean"), series(steps, f"{metric}/stderr")
     first, last = min(means), max(means)
     before, after = (Value(means[step], errors.get(step)) for step in (first, last))
     if first == last:
-        return Change(name, before)
+        return Change(group, name, before)
+    difference = after.minus(before)
     _, _, variable, *kind = metric.split("/")
     pairs = paired_difference(folder / f"{first}.jsonl", folder / f"{last}.jsonl", variable, *kind)
-    return Change(name, before, after, pairs or after.minus(before), paired=pairs is not None)
+    paired = pairs is not None and math.isclose(pairs.mean, difference.mean, abs_tol=1e-6)
+    return Change(group, name, before, after, pairs if paired else difference, paired)
 
 
-def _trained(name: str, values: list[float]) -> Change:
-    """Mean of the first and of the last steps: as many as there are on both sides, `_EDGE_STEPS` at most."""
-    width = max(1, min(_EDGE_STEPS, len(values) // 2))
-    label = f"{name} (mean of {width} steps)" if width > 1 else f"{name} (1 step)"
+def _trained(name: str, values: list[float], most: int) -> Change:
+    """Mean of the first and of the last steps: as many as there are on both sides, ``most`` at most."""
+    width = max(1, min(most, len(values) // 2))
+    group = f"training, means of {width} steps" if width > 1 else "training, 1 step"
     before, after = _mean(values[:width]), _mean(values[-width:])
     if len(values) == 1:
-        return Change(label, before)
-    return Change(label, before, after, after.minus(before) if width > 1 else None)
+        return Change(group, name, before)
+    return Change(group, name, before, after, after.minus(before) if width > 1 else None)
 
 
 def _mean(values: list[float]) -> Value:

@@ -27,7 +27,12 @@ def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
 
 
-RUN: Steps = {0: {"validation/greedy/outcome_reward/mean": 0.25, "validation/greedy/outcome_reward/stderr": 0.02}} | {
+def validated(mean: float, error: float) -> dict[str, float]:
+    name = "validation/greedy"
+    return {f"{name}/outcome_reward/mean": mean, f"{name}/outcome_reward/stderr": error, f"{name}/questions": 400.0}
+
+
+RUN: Steps = {0: validated(0.25, 0.02)} | {
     step: {
         "outcome_reward/mean": step / 10,
         "thinking_reward/mean": 0.5,
@@ -35,7 +40,7 @@ RUN: Steps = {0: {"validation/greedy/outcome_reward/mean": 0.25, "validation/gre
     }
     for step in range(1, 5)
 }
-RUN[4] |= {"validation/greedy/outcome_reward/mean": 0.5, "validation/greedy/outcome_reward/stderr": 0.03}
+RUN[4] |= validated(0.5, 0.03)
 
 
 def test_the_table_has_each_change_with_its_error_and_the_curves_are_drawn(
@@ -44,8 +49,12 @@ def test_the_table_has_each_change_with_its_error_and_the_curves_are_drawn(
     log(tmp_path, RUN)
     text = shown(tmp_path, capsys)
     assert "4 training steps" in text
-    assert "greedy validation, outcome reward │ 0.250 ± 0.020 │ 0.500 ± 0.030 │ +0.250 ± 0.036" in text
-    assert "training outcome reward (mean of 2 steps) │ 0.150 ± 0.050 │ 0.350 ± 0.050 │ +0.200 ± 0.071" in text
+    assert (
+        "greedy validation (n = 400) │ │ │ │ │ outcome reward │ 0.250 ± 0.020 │ 0.500 ± 0.030 │ +0.250 ± 0.036" in text
+    )
+    assert (
+        "training, means of 2 steps │ │ │ │ │ outcome reward │ 0.150 ± 0.050 │ 0.350 ± 0.050 │ +0.200 ± 0.071" in text
+    )
     assert "Lowest rollout-actor correlation: 0.9996 (step 4)" in text
     assert (tmp_path / "curves.png").stat().st_size > 1000
 
@@ -54,9 +63,9 @@ def test_a_run_still_going_is_shown_as_far_as_it_is(tmp_path: Path, capsys: pyte
     log(tmp_path, {0: RUN[0]})
     text = shown(tmp_path, capsys)
     assert "0 training steps" in text
-    assert "greedy validation, outcome reward │ 0.250 ± 0.020 │ │ │" in text
+    assert "outcome reward │ 0.250 ± 0.020 │ │ │" in text
     log(tmp_path, {1: RUN[1], 2: RUN[2]}, end="")  # the second line is being written; no validation
-    assert "training outcome reward (1 step) │ 0.100" in shown(tmp_path, capsys)
+    assert "training, 1 step │ │ │ │ │ outcome reward │ 0.100" in shown(tmp_path, capsys)
 
 
 def test_a_folder_that_is_missing_or_without_metrics_is_told_apart(
