@@ -16,7 +16,15 @@ from pydantic import AfterValidator, Field
 
 from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trust_grpo import TrustGRPOConfig
-from recipe.sophiavl.validation import SettingsError, make, plain, read_group, settings_group
+from recipe.sophiavl.validation import (
+    SettingsError,
+    did_you_mean,
+    make,
+    no_such_setting,
+    plain,
+    read_group,
+    settings_group,
+)
 from reward_score import PROBLEM_TYPES, OutcomeSettings
 
 # Under this name verl finds our reward manager (reward.reward_manager.name).
@@ -65,8 +73,8 @@ def _each_once(values: list[str]) -> list[str]:
         known = {name.lower() for name in PROBLEM_TYPES}
         if unknown := sorted(self.trust.correct_threshold_by_type.keys() - known):
             raise SettingsError(
-                f"thinking_reward.correct_threshold_by_type={unknown[0]!r}: no such answer type; known are "
-                f"{', '.join(sorted(known))}"
+                f"thinking_reward.correct_threshold_by_type={unknown[0]!r}: no such answer type"
+                f"{did_you_mean(unknown[0], known)}; known are {', '.join(sorted(known))}"
             )
         if not self.enable:
             return
@@ -74,7 +82,7 @@ def _each_once(values: list[str]) -> list[str]:
             if not self.client.get("urls"):
                 raise SettingsError(
                     f"thinking_reward.urls={self.client.get('urls')!r}: name the TRM's OpenAI-compatible base URL, "
-                    "such as [http://localhost:8000/v1], or set thinking_reward.enable=false"
+                    "such as http://localhost:8000/v1 (several: [URL,URL]), or set thinking_reward.enable=false"
                 )
             wish = self.client_settings().structured_output
             if wish in ("auto", "on") and not self.preflight:
@@ -128,7 +136,8 @@ def _each_once(values: list[str]) -> list[str]:
         values = plain(group)
         known = set().union(*parts.values())
         if unknown := sorted(values.keys() - known):
-            raise SettingsError(f"thinking_reward.{unknown[0]}: no such setting; known are {', '.join(sorted(known))}")
+            told = (f"thinking_reward.{name}: {no_such_setting(name, known)}" for name in unknown)
+            raise SettingsError("\n".join(told))
         own, outcome, trust, client = ({key: values[key] for key in names & values.keys()} for names in parts.values())
         outcome = make("thinking_reward", OutcomeSettings, outcome)
         return cls(**own, outcome=outcome, trust=TrustGRPOConfig(**trust), client=client)

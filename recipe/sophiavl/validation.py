@@ -8,7 +8,9 @@ infinite.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, TypeVar, dataclass_transform
 
@@ -50,20 +52,37 @@ def settings_group(name: str) -> Callable[[type[T]], type[T]]:
     return decorate
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`` (did you mean …?)`` with the known name most like `name`, whatever its case; empty where none is."""
+    by_small = {one.lower(): one for one in known}
+    found = difflib.get_close_matches(name.lower(), by_small, n=1)
+    return f" (did you mean {by_small[found[0]]}?)" if found else ""
+
+
+def no_such_setting(name: str, known: Iterable[str]) -> str:
+    """What to say of the name of a setting that there is not."""
+    known = sorted(known)
+    return f"no such setting{did_you_mean(name, known)}; known are {', '.join(known)}"
+
+
 def _message(group: str, kind: type, error: ValidationError) -> str:
     lines = []
     for fault in error.errors(include_url=False):
         setting = ".".join([group, *map(str, fault["loc"][:1])])
         if group == FLAGS:
             setting = FLAGS + "".join(map(str, fault["loc"][:1])).replace("_", "-")
-        if fault["type"] in ("unexpected_keyword_argument", "missing"):
-            known = ", ".join(sorted(field.name for field in fields(kind)))
-            problem = "must be set" if fault["type"] == "missing" else f"no such setting; known are {known}"
-            lines.append(f"{setting}: {problem}")
+        given, told = fault["input"], fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "unexpected_keyword_argument":
+            lines.append(f"{setting}: {no_such_setting(str(fault['loc'][0]), (field.name for field in fields(kind)))}")
+        elif fault["type"] == "missing":
+            lines.append(f"{setting}: must be set")
         elif isinstance(own := fault.get("ctx", {}).get("error"), SettingsError):
             lines.append(str(own))
+        elif fault["type"] == "literal_error":
+            near = did_you_mean(str(given), re.findall(r"'([^']*)'", fault["ctx"]["expected"]))
+            lines.append(f"{setting}={given!r}: {told}{near}")
         else:
-            lines.append(f"{setting}={fault['input']!r}: {fault['msg'].removeprefix('Value error, ')}")
+            lines.append(f"{setting}={given!r}: {'must be set. ' if given is None else ''}{told}")
     return "\n".join(dict.fromkeys(lines))
 
 

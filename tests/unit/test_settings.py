@@ -80,6 +80,12 @@ def test_outcome_only_needs_no_server() -> None:
         (("+thinking_reward.correct_threshold_by_type.ocr=0",), ("correct_threshold_by_type",)),
         (("thinking_reward.preflight=false",), ("thinking_reward.structured_output='auto'", "json_schema or off")),
         (("+thinking_reward.gama=1",), ("gama", "known are")),
+        (("+thinking_reward.alhpa=1",), ("thinking_reward.alhpa: no such setting (did you mean alpha?); known are",)),
+        (("+thinking_reward.url=1", "+thinking_reward.Timeouts=2"), ("did you mean urls?", "did you mean timeout_s?")),
+        (("thinking_reward.schedule=linera",), ("'linera'", "did you mean linear?")),
+        (("thinking_reward.mode=externl",), ("'externl'", "did you mean external?")),
+        (("thinking_reward.ocr_reward=Exp",), ("'Exp'", "did you mean exp?")),
+        (("+thinking_reward.correct_threshold_by_type.orc=0.9",), ("'orc'", "did you mean ocr?")),
     ],
 )
 def test_wrong_values_are_refused(overrides: tuple[str, ...], parts: tuple[str, ...]) -> None:
@@ -105,8 +111,17 @@ def test_engine_settings_are_checked(key: str, value: object) -> None:
 
 
 def test_unknown_engine_setting_is_refused() -> None:
-    with pytest.raises(SettingsError, match="poll_interval"):
-        EngineSettings.from_config({"poll_interval": 1.0})
+    with pytest.raises(
+        SettingsError, match=r"sophiavl\.check_rolout: no such setting \(did you mean check_rollout\?\)"
+    ):
+        EngineSettings.from_config({"check_rolout": 1.0})
+
+
+@pytest.mark.parametrize(
+    "urls", ["http://host:8000/v1", "[http://host:8000/v1]", "'http://host:8000/v1/, '", "' http://host:8000/v1'"]
+)
+def test_one_url_needs_no_brackets(urls: str) -> None:
+    assert merged(f"thinking_reward.urls={urls}").client_settings().urls == ("http://host:8000/v1",)
 
 
 def test_hosted_modes_get_their_address_at_run_time() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, HttpUrl, StringConstraints, TypeAdapter, ValidationError
 
@@ -30,9 +31,20 @@ def _base_url(url: str) -> str:
             "thinking_reward.urls: a URL holds a user name or password; remove it and put the key in the environment "
             "variable that thinking_reward.api_key_env names"
         )
+    if re.search(r"\s", url.strip()):  # which pydantic would write as %20
+        raise ValueError(f"{advice}, without blanks in it; several are a list, [URL,URL]")
     if parts.query or parts.fragment or (parts.path or "").rstrip("/").endswith("/completions"):
         raise ValueError(f"{advice}, without more")
     return url.strip().rstrip("/")
+
+
+def _listed(urls: Any) -> Any:
+    """A list of URLs of one text, or of several, each of which may hold more than one with commas between them."""
+    urls = [urls] if isinstance(urls, str) else urls
+    if not isinstance(urls, list | tuple):
+        return urls
+    parts = [part for url in urls for part in (url.split(",") if isinstance(url, str) else [url])]
+    return [part for part in parts if not (isinstance(part, str) and not part.strip())]
 
 
 def _each_once(urls: tuple[str, ...]) -> tuple[str, ...]:
@@ -47,7 +59,7 @@ def _each_once(urls: tuple[str, ...]) -> tuple[str, ...]:
 BaseUrls = Annotated[
     tuple[Annotated[str, AfterValidator(_base_url)], ...],
     Field(strict=False),
-    BeforeValidator(lambda urls: [urls] if isinstance(urls, str) else urls),
+    BeforeValidator(_listed),
     AfterValidator(_each_once),
 ]
 
@@ -57,7 +69,8 @@ class ClientSettings:
     """How to reach a thinking reward model (TRM) behind OpenAI-compatible servers, and how long to try.
 
     Attributes:
-        urls: base URLs, such as ``http://host:8000/v1``; several are used with affinity per question and failover.
+        urls: base URLs, such as ``http://host:8000/v1``; several are used with affinity per question and failover. One
+            text is a list of one, and a comma parts several.
         model: the name under which the servers serve the TRM.
         api_key_env: name of the environment variable that holds the API key; None sends no key.
         max_concurrency: requests under way at once from this process, at each server.

@@ -14,6 +14,7 @@ import hydra  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
 from recipe.sophiavl.data_files import expand_patterns  # noqa: E402
+from recipe.sophiavl.hydra_errors import explained  # noqa: E402
 from recipe.sophiavl.trm.prompt import PromptError, load_template  # noqa: E402
 from recipe.sophiavl.validation import SettingsError  # noqa: E402
 
@@ -44,6 +45,7 @@ def check(config: DictConfig) -> None:
         )
 
 
+@explained
 @hydra.main(config_path="../config", config_name="trm_sft", version_base=None)
 def main(config: DictConfig) -> None:
     """Hydra entry point; a wrong setting ends it with one message on standard error and exit code 1."""

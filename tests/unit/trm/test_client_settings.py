@@ -19,10 +19,20 @@ def test_defaults_are_valid_and_urls_are_normalised():
 
 @pytest.mark.parametrize(
     "urls",
+    [f"{URL},http://b:1/v1", f" {URL} , http://b:1/v1/, ", [f"{URL},http://b:1/v1"], (f"{URL},", " http://b:1/v1 ")],
+)
+def test_several_urls_in_one_text(urls):
+    assert ClientSettings(urls=urls, model="trm").urls == (URL, "http://b:1/v1")
+
+
+@pytest.mark.parametrize(
+    "urls",
     [
         [],
         "",
+        " , ",
         None,
+        8000,
         ["localhost:8000/v1"],
         ["ftp://localhost/v1"],
         ["http://"],
@@ -34,6 +44,9 @@ def test_defaults_are_valid_and_urls_are_normalised():
         [f"{URL}/chat/completions"],
         [f"{URL}?x=1"],
         [f"{URL}#x"],
+        f"{URL},host:8000",
+        f"{URL} http://b:1/v1",
+        f"{URL},{URL}/",
         [URL, URL],
         [URL, f"{URL}/"],
         [8000],
@@ -45,9 +58,23 @@ def test_wrong_urls_are_refused(urls):
 
 
 def test_a_password_in_a_url_is_refused_and_not_repeated():
-    with pytest.raises(ValueError, match=r"thinking_reward\.urls.*api_key_env") as caught:
-        ClientSettings(urls=["http://me:hunter2@host/v1"], model="trm")
-    assert "hunter2" not in str(caught.value)
+    for urls in (
+        ["http://me:hunter2@host/v1"],
+        f"{URL},http://me:hunter2@host/v1",
+        f"http://me:hunter2@host/v1,{URL} x",
+    ):
+        with pytest.raises(ValueError, match=r"thinking_reward\.urls.*api_key_env") as caught:
+            ClientSettings(urls=urls, model="trm")
+        assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "near"),
+    [("score_mode", "Discret", "discrete"), ("structured_output", "json-schema", "json_schema")],
+)
+def test_of_wrong_choices_the_nearest_is_named(name, value, near):
+    with pytest.raises(ValueError, match=rf"thinking_reward\.{name}='{value}'.*did you mean {near}\?"):
+        ClientSettings(urls=URL, model="trm", **{name: value})
 
 
 @pytest.mark.parametrize(
