@@ -13,6 +13,7 @@ from recipe.sophiavl import cluster  # noqa: E402
 from recipe.sophiavl.checks import check_config  # noqa: E402
 from recipe.sophiavl.data_checks import check_data_files  # noqa: E402
 from recipe.sophiavl.data_files import expand_patterns  # noqa: E402
+from recipe.sophiavl.hydra_errors import explained  # noqa: E402
 from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings  # noqa: E402
 from recipe.sophiavl.trm.preflight import PreflightError, run_preflight  # noqa: E402
 from recipe.sophiavl.validation import SettingsError  # noqa: E402
@@ -49,6 +50,7 @@ def run(config: DictConfig) -> None:
     run_ppo(config, cluster.with_arguments(TrustGRPOTaskRunner, variables, asks_from_here))
 
 
+@explained
 @hydra.main(config_path="config", config_name="sophiavl_trainer", version_base=None)
 def main(config: DictConfig) -> None:
     """Hydra entry point; a wrong setting ends it with one message on standard error and exit code 1."""
