@@ -11,6 +11,8 @@ import pytest
 from omegaconf import OmegaConf
 from tensordict import NonTensorData, NonTensorStack, TensorDict
 
+from recipe.sophiavl.settings import EngineSettings
+from recipe.sophiavl.validation import SettingsError
 from recipe.sophiavl.validation_modes import sampling, validation_metrics
 from recipe.sophiavl.verl_support import internals
 
@@ -103,3 +105,12 @@ def test_types_have_their_own_means_where_several_are_mixed() -> None:
 def test_what_was_not_measured_is_left_out() -> None:
     infos = {"outcome_reward": [1.0, 0.0], "thinking_reward": [None, None], "problem_type": ["OCR", "OCR"]}
     assert not any("thinking" in name for name in validation_metrics("m", [*"ab"], infos))
+
+
+def test_the_setting_names_known_ways_each_once() -> None:
+    given = OmegaConf.create({"validation_modes": ["sampled", "greedy"]})
+    assert EngineSettings.from_config(given).validation_modes == ["sampled", "greedy"]
+    assert EngineSettings().validation_modes == ["as_configured"]
+    for wrong in ([], ["greedy", "greedy"], ["beam"], "greedy"):
+        with pytest.raises(SettingsError, match=r"sophiavl\.validation_modes"):
+            EngineSettings(validation_modes=wrong)
