@@ -31,6 +31,13 @@ from reward_score import PROBLEM_TYPES, OutcomeSettings
 REWARD_MANAGER_NAME = "sophiavl"
 
 Share = Annotated[float, Field(ge=0, le=1)]
+ValidationMode = Literal["as_configured", "sampled", "greedy"]
+
+
+def _each_once(values: list[str]) -> list[str]:
+    if len(set(values)) != len(values):
+        raise ValueError("each at most once")
+    return values
 
 
 @settings_group("thinking_reward")
@@ -39,13 +46,6 @@ class ThinkingRewardSettings:
 
     Attributes:
         enable: ask the thinking reward model at all; False is plain GRPO on the outcome reward.
-ValidationMode = Literal["as_configured", "sampled", "greedy"]
-
-
-def _each_once(values: list[str]) -> list[str]:
-    if len(set(values)) != len(values):
-        raise ValueError("each at most once")
-    return values
         mode: where the TRM runs: ``external`` (``urls``), ``pool`` or ``colocated`` (``reward.reward_model``).
         score_validation: ask the TRM for validation responses too (their reward stays the outcome).
         preflight: check the TRM before the first rollout.
@@ -149,6 +149,8 @@ class EngineSettings:
 
     Attributes:
         dry_run: compose, validate, print the configuration, and exit.
+        validation_modes: how each validation samples, once for each: ``as_configured`` (verl's ``val_kwargs``),
+            ``sampled`` (as in training), ``greedy``. The first one keeps verl's metric names and dumps.
         replay_poll_interval_s: pause between two looks of verl's replay buffer at the rollout, in seconds (> 0).
         check_rollout: compare the rollout's token probabilities with the actor's at every step; stop if they differ
             throughout a window.
@@ -157,10 +159,11 @@ class EngineSettings:
         max_rollout_diff: the correlation counts only where the mean absolute difference of the probabilities exceeds
             this, in [0, 1]: a nearly deterministic policy has no spread to correlate.
     """
-        validation_modes: how each validation samples, once for each: ``as_configured`` (verl's ``val_kwargs``),
-            ``sampled`` (as in training), ``greedy``. The first one keeps verl's metric names and dumps.
 
     dry_run: bool = False
+    validation_modes: Annotated[list[ValidationMode], Field(min_length=1), AfterValidator(_each_once)] = field(
+        default_factory=lambda: ["as_configured"]
+    )
     replay_poll_interval_s: Annotated[float, Field(gt=0)] = 0.1
     check_rollout: bool = True
     rollout_window_steps: Annotated[int, Field(ge=1)] = 3
@@ -169,8 +172,5 @@ class EngineSettings:
 
     @classmethod
     def from_config(cls, group: DictConfig | Mapping[str, Any]) -> EngineSettings:
-    validation_modes: Annotated[list[ValidationMode], Field(min_length=1), AfterValidator(_each_once)] = field(
-        default_factory=lambda: ["as_configured"]
-    )
         """Read the ``sophiavl`` group. Raises SettingsError on an unknown key or a value out of range."""
         return read_group(cls, group)
