@@ -113,6 +113,8 @@ class TrainingRun:
         """The dumped responses of one training step."""
         return [json.loads(line) for line in (self.folder / "rollouts" / f"{step}.jsonl").read_text().splitlines()]
 
-    def validations(self, step: int) -> list[dict[str, Any]]:
-        """The dumped responses of one validation."""
-        return [json.loads(line) for line in (self.folder / "validation" / f"{step}.jsonl").read_text().splitlines()]
+    def validations(self, step: int, mode: str = "") -> list[dict[str, Any]]:
+        """The dumped responses of one validation: of the first way in which it sampled, or of this one."""
+        folder = self.folder / "validation"
+        folder = folder / mode if (folder / mode).is_dir() else folder
+        return [json.loads(line) for line in (folder / f"{step}.jsonl").read_text().splitlines()]
