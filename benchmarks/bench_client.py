@@ -92,7 +92,9 @@ async def measure(url: str, concurrency: int, warm_up: Sequence[Job], runs: Sequ
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench_client", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--groups", type=int, default=64)
     parser.add_argument("--group-size", type=int, default=8)
     parser.add_argument("--delay-s", type=float, default=0.05)

@@ -55,7 +55,11 @@ def medians(steps: Steps) -> dict[str, float]:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench_overlap",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--prompts", type=int, default=32, help="prompts a step, of 8 responses each")
     parser.add_argument("--sequences", type=int, default=32, help="sequences that the rollout generates at once")
     parser.add_argument("--steps", type=int, default=8)

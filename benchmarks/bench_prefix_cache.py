@@ -125,7 +125,9 @@ def show(results: dict[str, list[Count]], block_size: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench_prefix_cache", description=(__doc__ or "").splitlines()[0]
+    )
     parser.add_argument("--groups", type=int, default=8)
     parser.add_argument("--group-size", type=int, default=8)
     parser.add_argument("--question-words", type=int, default=60)

@@ -158,7 +158,11 @@ def resident(process: psutil.Process) -> int:
 
 def main() -> None:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bench_preprocess",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--rows", type=int, nargs="+", default=[2000, 20_000])
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="numbers of processes to try")
     parser.add_argument("--keep", type=Path, help="folder for the synthetic data, kept and used again")

@@ -72,7 +72,11 @@ def _caption(steps: Steps, changes: list[Change]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe.sophiavl.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("run_dir", type=Path, help=f"folder with the run's {METRICS_PATTERN}")
     parser.add_argument("--follow", type=int, metavar="PID", help="show progress until this training process ends")
     parser.add_argument("--total-steps", type=int, help="number of training steps, for --follow")

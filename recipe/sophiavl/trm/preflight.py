@@ -25,6 +25,7 @@ from recipe.sophiavl.trm.images import data_url, digest_image
 from recipe.sophiavl.trm.prompt import PromptError, clean_thinking, load_template, prepare_prompt
 from recipe.sophiavl.trm.structured_output import NotEnforcedError, settle
 from recipe.sophiavl.trm.transport import AttemptError
+from recipe.sophiavl.validation import did_you_mean
 
 QUESTION = "How many dark squares does the image show, and do they touch each other?"
 REASONING = "The image shows one dark square on a light ground. A single square touches no other, so the answer is one."
@@ -49,6 +50,7 @@ _WORDS = (
     "of",
 )
 _REFUSED_KEY = ("http_401", "http_403")
+_TWO_SCORES = "two scores agree"
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,15 @@ class Preflight:
         """The checks that failed."""
         return [check for check in self.checks if not check.ok]
 
+    def lines(self) -> list[str]:
+        """What was found, a line for each server that passed all checks."""
+        how = f"model {self.settings.model}, structured output {self.settings.structured_output}"
+        return [
+            f"Thinking reward model at {check.endpoint}: {how}, one text scored twice: {check.detail}"
+            for check in self.checks
+            if check.name == _TWO_SCORES and check.ok
+        ]
+
 
 async def preflight(config: ClientSettings) -> Preflight:
     """Check every endpoint. A check that makes the later ones pointless ends that endpoint's list.
@@ -108,7 +119,7 @@ async def preflight(config: ClientSettings) -> Preflight:
 
 
 def run_preflight(config: ClientSettings) -> ClientSettings:
-    """Check every endpoint, from code that is not asynchronous.
+    """Check every endpoint, from code that is not asynchronous, and print a line about each.
 
     Returns:
         The settings that a run should use, ``structured_output`` settled.
@@ -122,6 +133,7 @@ def run_preflight(config: ClientSettings) -> ClientSettings:
         found = pool.submit(asyncio.run, preflight(config)).result()
     if found.failed:
         raise PreflightError(found.failed)
+    print(*found.lines(), sep="\n", flush=True)
     return found.settings
 
 
@@ -145,10 +157,10 @@ class _Endpoint:
         return checks
 
     def _passed(self, name: str, detail: str) -> Check:
-        return Check(self._url, name, True, detail)
+        return Check(self._url, name, True, printable(detail))
 
     def _failed(self, name: str, detail: str, fix: str) -> Check:
-        return Check(self._url, name, False, " ".join(detail.split())[:400], fix)
+        return Check(self._url, name, False, printable(" ".join(detail.split())[:400]), fix)
 
     async def _models(self) -> list[Check]:
         setting = f"thinking_reward.urls holds {self._url}"
@@ -167,11 +179,17 @@ class _Endpoint:
             self._passed("key accepted", "yes" if self._config.api_key_env else "none sent"),
         ]
         if self._config.model not in served:
-            names = ", ".join(sorted(served)) or "nothing"
-            fix = f"set thinking_reward.model={self._config.model!r} to one of these, or serve it under that name"
-            return [*checks, self._failed("model served", f"the server serves: {names}", fix)]
+            return [*checks, self._other_model(sorted(served))]
         self._context = served[self._config.model]
         return [*checks, self._passed("model served", self._config.model)]
+
+    def _other_model(self, served: Sequence[str]) -> Check:
+        wanted = self._config.model
+        fix = f"thinking_reward.model={wanted!r}: serve it under that name"
+        if served:
+            name = f"={served[0]}" if len(served) == 1 else f" to one of these{did_you_mean(wanted, served)}"
+            fix = f"set thinking_reward.model{name} (now {wanted!r}), or serve it under that name"
+        return self._failed("model served", f"the server serves {', '.join(served) or 'nothing'}", printable(fix))
 
     def _key_refused(self, detail: str) -> Check:
         named = self._config.api_key_env
@@ -221,7 +239,7 @@ async def _structured_output(config: ClientSettings) -> tuple[ClientSettings, Ch
         config = await settle(config)
     except (NotEnforcedError, AttemptError) as error:
         fix = f"serve with structured output (vLLM has it), or set thinking_reward.structured_output={wish!r} to 'off'"
-        return config, Check(where, name, False, " ".join(str(error).split())[:400], fix)
+        return config, Check(where, name, False, printable(" ".join(str(error).split())[:400]), fix)
     found = config.structured_output
     detail = "not available, replies are read as they come" if (wish, found) == ("auto", "off") else found
     return config, Check(where, name, True, detail)
@@ -229,7 +247,7 @@ async def _structured_output(config: ClientSettings) -> tuple[ClientSettings, Ch
 
 async def _repeatable(config: ClientSettings) -> Check:
     """Whether one endpoint gives one text one score."""
-    name, (url,) = "two scores agree", config.urls
+    name, (url,) = _TWO_SCORES, config.urls
     if config.temperature > 0:
         return Check(url, name, True, f"not asked for: thinking_reward.temperature={config.temperature}")
     config = replace(config, deadline_s=min(config.deadline_s, 1.5 * config.timeout_s))
@@ -242,7 +260,7 @@ async def _repeatable(config: ClientSettings) -> Check:
     if abs(first - second) > (EXPECTED_TOLERANCE if config.score_mode == "expected" else 0.0):
         fix = "serve so that thinking_reward.temperature=0.0 is honoured: a sampled score is noise in the reward"
         return Check(url, name, False, f"{first} and {second}", fix)
-    return Check(url, name, True, f"{first}, in {scores[0].latency_s:.2f} s and {scores[1].latency_s:.2f} s")
+    return Check(url, name, True, f"{first} in {scores[0].latency_s:.2f} s and {second} in {scores[1].latency_s:.2f} s")
 
 
 def _fix_of_missing(error: str, config: ClientSettings) -> str:
@@ -262,6 +280,11 @@ def _fix_of_missing(error: str, config: ClientSettings) -> str:
     return "see the server's log for this request"
 
 
+def printable(text: str) -> str:
+    """What a server wrote, with control characters written out: it shall not write to the terminal itself."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 def sample_image(side: int) -> Image.Image:
     """A light square image with one dark square; `side` in pixels."""
     image = Image.new("RGB", (side, side), "white")
@@ -276,10 +299,10 @@ def sample_text(chars: int) -> str:
     return text[:chars]
 
 
-def show(checks: Sequence[Check], console: Console) -> None:
-    """Print the checks of each endpoint as a table, and below it what to change."""
-    for url in dict.fromkeys(check.endpoint for check in checks):
-        mine = [check for check in checks if check.endpoint == url]
+def show(found: Preflight, console: Console) -> None:
+    """Print the checks of each endpoint as a table, what to change, and the line that a run prints."""
+    for url in dict.fromkeys(check.endpoint for check in found.checks):
+        mine = [check for check in found.checks if check.endpoint == url]
         table = Table(title=f"Thinking reward model at {url}", title_justify="left")
         for column in ("check", "", "detail"):
             table.add_column(column, overflow="fold")
@@ -289,11 +312,15 @@ def show(checks: Sequence[Check], console: Console) -> None:
         for check in mine:
             if not check.ok:
                 console.print(f"[red]{check.name}[/]: {escape(check.fix)}", highlight=False, soft_wrap=True)
+    for line in found.lines():
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: 0 where all checks pass, 1 where one fails, 2 where the settings are wrong."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe.sophiavl.trm.preflight", description=__doc__.splitlines()[0] if __doc__ else None
+    )
     add_client_arguments(parser)
     given = parser.parse_args(argv)
     console = Console()
@@ -302,7 +329,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, PromptError) as error:
         console.print(escape(str(error)), style="red", soft_wrap=True, highlight=False)
         return 2
-    show(found.checks, console)
+    show(found, console)
     return 1 if found.failed else 0
 
 

@@ -274,7 +274,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     130 where it was interrupted.
     """
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe.sophiavl.trm_training.annotate", description=__doc__.splitlines()[0] if __doc__ else None
+    )
     parser.add_argument("files", nargs="+", type=Path, help="parquet files of pairs")
     parser.add_argument(
         "--out", type=Path, required=True, help="annotated parquet file; its journal is kept beside it (.journal.jsonl)"

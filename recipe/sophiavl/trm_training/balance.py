@@ -287,7 +287,11 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe.sophiavl.trm_training.balance",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("files", type=Path, nargs="+", help="parquet files that annotate wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     add_settings(parser, BalanceSettings)

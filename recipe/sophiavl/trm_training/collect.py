@@ -195,7 +195,11 @@ def _of_steps(files: Sequence[Path], steps: tuple[int, int] | None) -> list[tupl
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line: 0 where the output is written, 1 where it can't be, 2 where settings or files are wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe.sophiavl.trm_training.collect",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("run_dir", type=Path, help="folder of the run, or the folder of its rollout dumps")
     parser.add_argument(
         "--data", type=Path, nargs="+", required=True, help="RL parquet files (or folders) that the run was trained on"

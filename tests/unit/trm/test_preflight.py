@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 from aiohttp import web
@@ -61,12 +62,17 @@ def test_a_good_server_passes():
     assert failed(found) == {}
     assert len(found.checks) == 7
     assert found.settings.structured_output == "choice"
+    (line,) = found.lines()
+    scores = r"one text scored twice: 0\.7 in \d+\.\d\d s and 0\.7 in \d+\.\d\d s"
+    assert re.fullmatch(
+        rf"Thinking reward model at http://\S+: model stand-in, structured output choice, {scores}", line
+    )
 
 
 @pytest.mark.parametrize(
     ("server", "changes", "name", "fix"),
     [
-        ({}, {"model": "other"}, "model served", "thinking_reward.model='other'"),
+        ({}, {"model": "other"}, "model served", "set thinking_reward.model=stand-in (now 'other')"),
         ({"key": "k"}, {}, "key accepted", "thinking_reward.api_key_env=null"),
         ({"key": "k"}, {"api_key_env": "WRONG_KEY"}, "key accepted", "thinking_reward.api_key_env='WRONG_KEY'"),
         ({"images": False}, {}, "image accepted", "vision-language"),
@@ -101,6 +107,30 @@ def test_auto_is_settled_as_what_the_server_enforces(server, found):
     assert result.settings.structured_output == found
 
 
+@pytest.mark.parametrize(
+    ("served", "told", "fix"),
+    [
+        (["trm-v2", "trm-v1", "judge"], "judge, trm-v1, trm-v2", "to one of these (did you mean trm-v1?)"),
+        (["judge", "policy"], "judge, policy", "to one of these (now 'trm-v11')"),
+        ([], "nothing", "serve it under that name"),
+        (["\x1b[2Jname"], r"\x1b[2Jname", r"set thinking_reward.model=\x1b[2Jname"),
+    ],
+)
+def test_of_several_models_the_nearest_is_named(served, told, fix):
+    async def ask():
+        app = web.Application()
+        app.router.add_get("/v1/models", models)
+        async with serve(app) as url:
+            return await preflight(ClientSettings(urls=url, model="trm-v11"))
+
+    async def models(_):
+        return web.json_response({"data": [{"id": name} for name in served]})
+
+    (check,) = asyncio.run(ask()).failed
+    assert check.detail == f"the server serves {told}"
+    assert fix in check.fix
+
+
 def test_a_way_that_is_named_is_held_to():
     only_schema = {"structured": ("response_format",)}
     assert asyncio.run(check(Server(**only_schema), structured_output="on")).settings.structured_output == "json_schema"
@@ -115,7 +145,22 @@ def test_several_servers_get_what_they_have_in_common():
         ):
             return await preflight(ClientSettings(urls=(one, other), model="stand-in", structured_output="auto"))
 
-    assert asyncio.run(two()).settings.structured_output == "json_schema"
+    found = asyncio.run(two())
+    assert found.settings.structured_output == "json_schema"
+    lines = found.lines()
+    assert [url in line for url, line in zip(found.settings.urls, lines, strict=True)] == [True, True]
+
+
+def test_a_run_prints_a_line_about_each_server(capsys):
+    async def inside():
+        async with serve(make_app(Server().chat)) as one, serve(make_app(Server().chat)) as other:
+            urls = f"{one},{other}"
+            await asyncio.to_thread(run_preflight, ClientSettings(urls=urls, model="stand-in", temperature=0.5))
+            return one, other
+
+    for url, line in zip(asyncio.run(inside()), capsys.readouterr().out.splitlines(), strict=True):
+        assert f"at {url}: model stand-in, structured output off" in line
+        assert "not asked for: thinking_reward.temperature=0.5" in line
 
 
 def test_a_key_that_a_server_quotes_is_not_shown(monkeypatch):
@@ -153,7 +198,9 @@ def test_run_preflight_works_beside_a_running_event_loop():
         asyncio.run(inside())
 
 
-@pytest.mark.parametrize(("server", "code", "shown"), [({}, 0, "two scores agree"), ({"images": False}, 1, "vision")])
+@pytest.mark.parametrize(
+    ("server", "code", "shown"), [({}, 0, ", structured output choice, one text"), ({"images": False}, 1, "vision")]
+)
 def test_the_command_line(capsys, server, code, shown):
     async def inside():
         async with serve(make_app(Server(**server).chat)) as url:

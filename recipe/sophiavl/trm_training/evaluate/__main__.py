@@ -52,7 +52,11 @@ def _at_least(least: int) -> Callable[[str], int]:
 
 def make_parser() -> argparse.ArgumentParser:
     """The command's arguments."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m recipe.sophiavl.trm_training.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("file", type=Path, help="parquet file of scored reasoning, or a benchmark's folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for the results")
     parser.add_argument(
