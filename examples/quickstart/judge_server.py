@@ -1,8 +1,8 @@
 """A judge behind a real HTTP endpoint: answers OpenAI chat requests about easy-VQA images by rule.
 
-It takes the place that Qwen2.5-VL-72B has in the paper, for machines without a GPU. It recognises the image by its
-bytes, reads question and reasoning where ``trm_prompt.yaml`` puts them, and replies what it sees beside what the
-reasoning says, with a score. A request that it can't read gets HTTP 400, never a score.
+It takes the place that Qwen2.5-VL-72B has in the paper, for machines without a GPU. It recognises the three pictures of
+an image by their pixels, reads question and reasoning where ``trm_prompt.yaml`` puts them, and replies what it sees
+beside what the reasoning says, with a score. A request that it can't read gets HTTP 400, never a score.
 
     python examples/quickstart/judge_server.py --port 8001
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import base64
-import hashlib
+import io
 import re
 import sys
 from collections.abc import Mapping
@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from traces import critique, judge
+from PIL import Image
+from traces import critique
 
-from data_preprocess.easy_vqa import Question, ShapeImage, load_images
+from data_preprocess.easy_vqa import ASKS, PICTURE_SIDE, PLACES, Question, Scene, load_images
 from recipe.sophiavl.trm.prompt import NO_THINKING, load_template
 
 MODEL = "rule-judge"
@@ -40,44 +41,49 @@ class Judge:
             if text != "images"
         ]
         self._layout = re.compile("".join(pieces), re.DOTALL)
-        self._images = {
-            _digest(image.path.read_bytes()): image for split in ("train", "test") for image in load_images(split)
+        self._pictures = {
+            image.picture().tobytes(): image for split in ("train", "test") for image in load_images(split)
         }
 
     def reply(self, request: Mapping[str, Any]) -> str:
         """The verdict on one chat request.
 
         Raises:
-            ValueError: the request holds no image of easy-VQA, or its text has another layout.
+            ValueError: the request holds no row of easy-VQA pictures, or its text has another layout.
+            OSError: what it holds is no image.
         """
         content = request["messages"][-1]["content"]
-        image = self._image([part["image_url"]["url"] for part in content if part["type"] == "image_url"])
+        scene = self._scene([part["image_url"]["url"] for part in content if part["type"] == "image_url"])
         found = self._layout.fullmatch("".join(part["text"] for part in content if part["type"] == "text"))
         if found is None:
             raise ValueError("the text does not have the layout of examples/quickstart/trm_prompt.yaml")
         thinking = found["thinking"] if found["thinking"] != NO_THINKING else ""
-        return critique(image, thinking, judge(image, read_question(found["question"]), thinking))
+        return critique(scene, read_question(found["question"]), thinking)
 
-    def _image(self, urls: list[str]) -> ShapeImage:
+    def _scene(self, urls: list[str]) -> Scene:
         if len(urls) != 1:
             raise ValueError(f"{len(urls)} images; questions of easy-VQA have one")
-        image = self._images.get(_digest(base64.b64decode(urls[0].partition(",")[2])))
-        if image is None:
-            raise ValueError("an image that easy-VQA does not have")
-        return image
+        with Image.open(io.BytesIO(base64.b64decode(urls[0].partition(",")[2]))) as image:
+            row = image.convert("RGB")
+        if row.size != (len(PLACES) * PICTURE_SIDE, PICTURE_SIDE):
+            raise ValueError(f"an image of {row.width} x {row.height} pixels is no row of easy-VQA pictures")
+        corners = range(0, row.width, PICTURE_SIDE)
+        parts = [row.crop((x, 0, x + PICTURE_SIDE, PICTURE_SIDE)).tobytes() for x in corners]
+        unknown = [place for place, part in zip(PLACES, parts, strict=True) if part not in self._pictures]
+        if unknown:
+            raise ValueError(f"a picture that easy-VQA does not have: {', '.join(unknown)}")
+        return Scene(tuple(self._pictures[part] for part in parts))
 
 
 def read_question(text: str) -> Question:
     """A question from its lines; the truth is not in it, and the rule does not need it."""
     first, *rest = text.strip().splitlines()
+    if first not in ASKS:
+        raise ValueError(f"no question about easy-VQA: {first!r}")
     if not all(_OPTION.fullmatch(line) for line in rest):
         raise ValueError(f"lines after the question that are no options: {rest}")
-    kind = "numerical" if first.startswith("how many ") else "multiple choice" if rest else "free-form"
+    kind = "numerical" if ASKS[first].wanted == "number" else "multiple choice" if rest else "free-form"
     return Question(first, kind, "", tuple(rest))
-
-
-def _digest(data: bytes) -> bytes:
-    return hashlib.sha256(data).digest()
 
 
 def make_app(judge_of: Judge) -> web.Application:
@@ -92,7 +98,7 @@ def make_app(judge_of: Judge) -> web.Application:
     async def chat(request: web.Request) -> web.Response:
         try:
             text = judge_of.reply(await request.json())
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, OSError) as error:
             return web.json_response({"error": {"message": str(error), "type": "BadRequestError"}}, status=400)
         message = {"role": "assistant", "content": text}
         choice = {"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}

@@ -15,16 +15,28 @@ import random
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from tiny_qwen import model_config, save_processor, train_tokenizer
-from traces import compared_words, judge, judged_trace, policy_trace, right_comparisons, verdict
+from traces import (
+    FORMS,
+    compared_words,
+    critique,
+    forced_steps,
+    form_of,
+    judge,
+    judged_trace,
+    policy_trace,
+    right_comparisons,
+)
 from training import Encoder, Example, Pixels, generate, train_eyes, train_language
 from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from data_preprocess.easy_vqa import FIRST_RL_IMAGE, Question, ShapeImage, load_images, make_question
+from data_preprocess.easy_vqa import FIRST_RL_IMAGE, TYPES, Question, Scene, ShapeImage, load_images, make_question
 from data_preprocess.schema import SYSTEM_PROMPT
 from recipe.sophiavl.trm.parse import parse_score
 from recipe.sophiavl.trm.prompt import (
@@ -38,11 +50,10 @@ from reward_score import extract_thinking, score_outcome
 
 HERE = Path(__file__).parent
 STAGES = ("policy", "trm_base", "trm")
-TYPES = ("numerical", "multiple choice", "free-form")
-# Rates of wrong traces in the policy's cold start: what RL can unlearn.
-WRONG_THINKING = 0.25
-WRONG_ANSWER = 0.35
-MAX_REPLY_TOKENS = 48
+# Rates of wrong traces in the policy's cold start, beside the form of thinking: what RL can unlearn.
+WRONG_STEP = 0.12
+SLIP = 0.07
+MAX_REPLY_TOKENS = 64
 LEARNING_RATE = 2e-3
 TEST_QUESTIONS = 600
 
@@ -54,36 +65,33 @@ class Maker:
         self, images: Sequence[ShapeImage], tokenizer: PreTrainedTokenizerFast, template: PromptTemplate, seed: int
     ) -> None:
         self.images, self.tokenizer, self.template = images, tokenizer, template
+        self.rows = {image.image_id: row for row, image in enumerate(images)}
         self.rng = random.Random(seed)
 
-    def question(self) -> tuple[int, Question]:
-        """A random image's place and a question about it."""
-        while True:
-            place = self.rng.randrange(len(self.images))
-            question = make_question(self.images[place], self.rng.choice(TYPES), self.rng)
-            if question is not None:
-                return place, question
+    def question(self) -> tuple[Scene, Question]:
+        """A random scene and a question about it."""
+        return make_question(self.images, self.rng.choice(TYPES), self.rng)
+
+    def example(self, scene: Scene, prompt: str, reply: str = "") -> Example:
+        return Example(prompt, reply, tuple(self.rows[picture.image_id] for picture in scene.pictures))
 
     def policy(self) -> Example:
         """A prompt as the RL parquet has it, and a trace that is sometimes wrong."""
-        place, question = self.question()
-        trace = policy_trace(
-            self.images[place], question, self.rng, wrong_thinking=WRONG_THINKING, wrong_answer=WRONG_ANSWER
-        )
-        return Example(self.policy_prompt(question), trace.response, place)
+        scene, question = self.question()
+        trace = policy_trace(scene, question, self.rng, wrong_step=WRONG_STEP, slip=SLIP)
+        return self.example(scene, self.policy_prompt(question), trace.response)
 
     def trm(self) -> Example:
-        """A prompt as the TRM's client sends it, and its score."""
-        place, question = self.question()
-        image = self.images[place]
-        thinking, score = judged_trace(image, question, self.rng)
-        return Example(self.trm_prompt(question, thinking), verdict(image, thinking, score), place)
+        """A prompt as the TRM's client sends it, and its reply."""
+        scene, question = self.question()
+        thinking = judged_trace(scene, question, self.rng)
+        return self.example(scene, self.trm_prompt(question, thinking), critique(scene, question, thinking))
 
     def comparison(self) -> Example:
         """A text that compares words, after an image and a question that have nothing to do with it."""
-        place, question = self.question()
+        scene, question = self.question()
         content = [{"type": "image"}, {"type": "text", "text": f"Compare words.\n{question.text}"}]
-        return Example(self._render([{"role": "user", "content": content}]), compared_words(self.rng), place)
+        return self.example(scene, self._render([{"role": "user", "content": content}]), compared_words(self.rng))
 
     def trm_base(self) -> Example:
         """A word comparison or, as often, a policy's trace, which is not to be forgotten."""
@@ -125,26 +133,47 @@ class PreTrainedPlain:
 def evaluate_policy(
     model: Qwen2_5_VLForConditionalGeneration, encoder: Encoder, pixels: Pixels, maker: Maker, count: int
 ) -> dict[str, float]:
-    """Format, outcome reward by type, and right or wrong thinking by answer, on held-out images."""
+    """Format, outcome reward by type, forms of thinking and what the answer owes to them, on held-out pictures."""
     asked = [maker.question() for _ in range(count)]
-    examples = [Example(maker.policy_prompt(question), "", place) for place, question in asked]
+    kinds = np.array([question.problem_type for _, question in asked])
+
+    def answer(temperature: float, thoughts: Sequence[str] = ("",) * count) -> tuple[list[str], np.ndarray]:
+        """The responses, begun with these texts, and whether they are right."""
+        examples = [
+            maker.example(scene, maker.policy_prompt(question) + thought)
+            for (scene, question), thought in zip(asked, thoughts, strict=True)
+        ]
+        replies = generate(model, encoder, pixels, examples, temperature=temperature, max_new_tokens=MAX_REPLY_TOKENS)
+        whole = [thought + reply for thought, reply in zip(thoughts, replies, strict=True)]
+        scores = [
+            score_outcome(question.problem_type, reply, question.answer, question.options)
+            for (_, question), reply in zip(asked, whole, strict=True)
+        ]
+        return whole, np.array([(score.format_ok, score.reward >= 0.5) for score in scores]).T
+
     figures: dict[str, float] = {}
     for label, temperature in (("sampled at T=1", 1.0), ("greedy", 0.0)):
-        replies = generate(model, encoder, pixels, examples, temperature=temperature, max_new_tokens=MAX_REPLY_TOKENS)
-        outcomes, thinking = [], []
-        for (place, question), reply in zip(asked, replies, strict=True):
-            outcomes.append(score_outcome(question.problem_type, reply, question.answer, question.options))
-            thinking.append(judge(maker.images[place], question, extract_thinking(reply) or ""))
-        reward = np.array([outcome.reward for outcome in outcomes])
-        sound = np.array(thinking) >= 0.8
-        kinds = np.array([question.problem_type for _, question in asked])
-        figures[f"{label}: format followed"] = float(np.mean([outcome.format_ok for outcome in outcomes]))
-        figures[f"{label}: outcome reward"] = float(reward.mean())
-        for kind in TYPES:
-            figures[f"{label}: outcome reward, {kind}"] = float(reward[kinds == kind].mean())
-        figures[f"{label}: thinking score by rule"] = float(np.mean(thinking))
-        figures[f"{label}: right description, wrong answer"] = float(np.mean(sound & (reward < 0.5)))
-        figures[f"{label}: wrong description, right answer"] = float(np.mean(~sound & (reward >= 0.5)))
+        replies, (formatted, right) = answer(temperature)
+        texts = [extract_thinking(reply) or "" for reply in replies]
+        thinking = np.array([judge(*both, text) for both, text in zip(asked, texts, strict=True)])
+        forms = np.array([form_of(text) for text in texts])
+        figures[f"{label}: format followed"] = formatted.mean()
+        figures[f"{label}: right answers"] = right.mean()
+        figures |= {f"{label}: right answers, {kind}": right[kinds == kind].mean() for kind in TYPES}
+        figures[f"{label}: tokens in a response"] = np.mean([len(encoder.ids(reply)) + 1 for reply in replies])
+        figures[f"{label}: thinking score by rule"] = thinking.mean()
+        for form in (*FORMS, "other"):
+            figures[f"{label}: share of {form} thinking"] = (forms == form).mean()
+            if (forms == form).any():
+                figures[f"{label}: right answers after {form} thinking"] = right[forms == form].mean()
+        figures[f"{label}: right thinking (0.8 or more), wrong answer"] = ((thinking >= 0.8) & ~right).mean()
+        figures[f"{label}: wrong thinking (below 0.8), right answer"] = ((thinking < 0.8) & right).mean()
+        figures[f"{label}: the same with something seen"] = ((thinking > 0) & (thinking < 0.8) & right).mean()
+        ranks = rankdata(thinking)[right].sum() - right.sum() * (right.sum() + 1) / 2
+        figures[f"{label}: AUC of the thinking score for a right answer"] = ranks / (right.sum() * (~right).sum())
+    for label, wrong in (("right", False), ("wrong", True)):
+        begun = [f"<think>{' '.join(forced_steps(*both, maker.rng, wrong=wrong))}" for both in asked]
+        figures[f"greedy: right answers after {label} steps that were forced"] = answer(0.0, begun)[1][1].mean()
     return figures
 
 
@@ -166,14 +195,14 @@ def evaluate_trm(
     model: Qwen2_5_VLForConditionalGeneration, encoder: Encoder, pixels: Pixels, maker: Maker, count: int
 ) -> dict[str, float]:
     """How well the TRM's scores match the rule's on held-out images, and what they do when the image is swapped."""
-    asked = [(*maker.question(),) for _ in range(count)]
-    judged = [judged_trace(maker.images[place], question, maker.rng) for place, question in asked]
+    asked = [maker.question() for _ in range(count)]
+    judged = [judged_trace(*both, maker.rng) for both in asked]
     examples = [
-        Example(maker.trm_prompt(question, thinking), "", place)
-        for (place, question), (thinking, _) in zip(asked, judged, strict=True)
+        maker.example(scene, maker.trm_prompt(question, thinking))
+        for (scene, question), thinking in zip(asked, judged, strict=True)
     ]
-    truth = np.array([score for _, score in judged])
-    swapped = [Example(e.prompt, "", (e.image + 1 + i) % len(maker.images)) for i, e in enumerate(examples)]
+    truth = np.array([judge(*both, thinking) for both, thinking in zip(asked, judged, strict=True)])
+    swapped = [replace(example, scene=examples[i - 1].scene) for i, example in enumerate(examples)]
     scores, other = (
         np.array(
             [
@@ -190,7 +219,7 @@ def evaluate_trm(
         "replies that are a score": float(parsed.mean()),
         "mean absolute error": float(np.abs(scores - truth)[parsed].mean()),
         "rank correlation (dense ranks)": float(np.corrcoef(*ranks)[0, 1]),
-        "mean score of right descriptions": float(np.nanmean(scores[good])),
+        "mean score of right thinking": float(np.nanmean(scores[good])),
         "the same texts with another image": float(np.nanmean(other[good])),
     }
 

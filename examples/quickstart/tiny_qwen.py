@@ -1,4 +1,4 @@
-"""A Qwen2.5-VL of about one million parameters: configuration, tokenizer, image processor."""
+"""A Qwen2.5-VL of about one million parameters for rows of pictures: configuration, tokenizer, image processor."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig
+
+from data_preprocess.easy_vqa import PICTURE_SIDE, PLACES
 
 # Qwen2.5-VL's control tokens, in its order.
 CONTROL_TOKENS = (
@@ -39,8 +41,10 @@ HEAD = 32
 VISION_HIDDEN = 96
 PATCH = 14
 MERGE = 2
-IMAGE_SIDE = 56
-IMAGE_TOKENS = (IMAGE_SIDE // (PATCH * MERGE)) ** 2
+PIXELS = len(PLACES) * PICTURE_SIDE**2
+IMAGE_TOKENS = PIXELS // (PATCH * MERGE) ** 2
+# One token each: they stand in every response.
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTrainedTokenizerFast:
@@ -52,6 +56,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> PreTr
         vocab_size=vocabulary, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(tag, normalized=False) for tag in TAGS])
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in CONTROL_TOKENS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -98,7 +103,7 @@ def model_config(tokenizer: PreTrainedTokenizerFast, context: int = 4096) -> Qwe
             "patch_size": PATCH,
             "spatial_merge_size": MERGE,
             "temporal_patch_size": 2,
-            "window_size": 112,
+            "window_size": PICTURE_SIDE,  # only the last block looks across pictures
             "fullatt_block_indexes": [2],
             "tokens_per_second": 2,
             "in_channels": 3,
@@ -115,10 +120,8 @@ def model_config(tokenizer: PreTrainedTokenizerFast, context: int = 4096) -> Qwe
     return config
 
 
-def save_processor(
-    tokenizer: PreTrainedTokenizerFast, folder: Path, pixels: tuple[int, int] = (IMAGE_SIDE**2, IMAGE_SIDE**2)
-) -> None:
-    """Write tokenizer and image processor: every image gets this many pixels, at least and at most (4 tokens)."""
+def save_processor(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Write tokenizer and image processor: every image gets the `PIXELS` of a scene, at least and at most."""
     tokenizer.save_pretrained(folder)
     image = {
         "do_resize": True,
@@ -129,8 +132,8 @@ def save_processor(
         "resample": 3,
         "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711],
-        "min_pixels": pixels[0],
-        "max_pixels": pixels[1],
+        "min_pixels": PIXELS,
+        "max_pixels": PIXELS,
         "patch_size": PATCH,
         "temporal_patch_size": 2,
         "merge_size": MERGE,

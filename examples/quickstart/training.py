@@ -9,41 +9,45 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from PIL import Image
-from tiny_qwen import HIDDEN, IMAGE_TOKENS
+from tiny_qwen import HIDDEN, IMAGE_TOKENS, MERGE, PATCH
 from tqdm import trange
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
-from data_preprocess.easy_vqa import COLORS, SHAPES, ShapeImage
+from data_preprocess.easy_vqa import COLORS, PICTURE_SIDE, PLACES, SHAPES, ShapeImage
 
+MERGED = PICTURE_SIDE // (PATCH * MERGE)  # rows and columns of tokens in a picture
 _IGNORE = -100
 
 
 @dataclass(frozen=True)
 class Example:
-    """One training text: a prompt with one image mark, the reply to learn, and the image's place in the pixel table."""
+    """One training text: a prompt with one image mark, the reply to learn, and the scene's rows in the pixel table."""
 
     prompt: str
     reply: str
-    image: int
+    scene: tuple[int, int, int]
 
 
 class Pixels:
-    """The patches of many images, made once: (images, patches, patch dimension), float32."""
+    """The patches of many pictures, made once, for scenes of any three of them."""
 
     def __init__(self, images: Sequence[ShapeImage], processor: Qwen2VLImageProcessor) -> None:
-        pictures = []
-        for image in images:
-            with Image.open(image.path) as picture:
-                pictures.append(picture.convert("RGB"))
-        output = processor(images=pictures, return_tensors="pt")
-        self.patches = output["pixel_values"].view(len(images), -1, output["pixel_values"].shape[-1])
-        self.grid = output["image_grid_thw"][:1]
+        pictures = [image.picture() for image in images]
+        # A scene has as many pixels as the processor gives every image; a picture alone has a third of them.
+        third = processor.size["shortest_edge"] // len(PLACES)
+        size = {"shortest_edge": third, "longest_edge": third}
+        output = processor(images=pictures, size=size, return_tensors="pt")
+        # (pictures, rows of tokens, columns of tokens, patches in a token x patch dimension)
+        self.patches = output["pixel_values"].view(len(images), MERGED, MERGED, -1)
+        self.dimension = output["pixel_values"].shape[-1]
+        height, width = output["image_grid_thw"][0, 1:].tolist()
+        self.grid = torch.tensor([[1, height, width * len(PLACES)]])
 
-    def __getitem__(self, rows: Sequence[int] | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Patches (rows * patches, dimension) and grids (rows, 3) of these images, as the model takes them."""
-        patches = self.patches[torch.as_tensor(rows)]
-        return patches.flatten(0, 1), self.grid.expand(len(rows), -1)
+    def __getitem__(self, scenes: Sequence[Sequence[int]] | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Patches (scenes * patches, dimension) and grids (scenes, 3) of these (scenes, 3) rows, as the model wants."""
+        pictures = self.patches[torch.as_tensor(scenes)]  # (scenes, places, rows, columns, ...)
+        patches = pictures.transpose(1, 2).reshape(-1, self.dimension)
+        return patches, self.grid.expand(len(scenes), -1)
 
 
 class Encoder:
@@ -75,7 +79,7 @@ class Encoder:
             return [*values, *filler] if with_reply else [*filler, *values]
 
         ids = torch.tensor([pad(row, self.tokenizer.pad_token_id) for row in rows])
-        patches, grid = pixels[[example.image for example in examples]]
+        patches, grid = pixels[[example.scene for example in examples]]
         inputs = {
             "input_ids": ids,
             "attention_mask": torch.tensor([pad((1,) * len(row), 0) for row in rows]),
@@ -115,16 +119,16 @@ def optimise(
 def train_eyes(
     model: Qwen2_5_VLForConditionalGeneration, images: Sequence[ShapeImage], pixels: Pixels, steps: int, lr: float
 ) -> None:
-    """Teach the vision tower colour and shape with two linear heads, which are thrown away."""
+    """Teach the vision tower colour and shape of each picture with two linear heads, which are thrown away."""
     targets = torch.tensor([(COLORS.index(image.color), SHAPES.index(image.shape)) for image in images])
     heads = torch.nn.ModuleList([torch.nn.Linear(HIDDEN, len(COLORS)), torch.nn.Linear(HIDDEN, len(SHAPES))])
 
     def loss_of() -> torch.Tensor:
-        rows = torch.randint(len(images), (128,))
-        patches, grid = pixels[rows]
-        features = see(model, patches, grid).view(len(rows), IMAGE_TOKENS, -1).mean(1)
-        losses = [torch.nn.functional.cross_entropy(head(features), targets[rows, i]) for i, head in enumerate(heads)]
-        return losses[0] + losses[1]
+        rows = torch.randint(len(images), (48, len(PLACES)))
+        tokens = see(model, *pixels[rows]).view(len(rows), MERGED, len(PLACES), MERGED, HIDDEN)
+        features = tokens.mean((1, 3)).flatten(0, 1)
+        said = [head(features) for head in heads]
+        return sum(torch.nn.functional.cross_entropy(said[i], targets[rows, i].flatten()) for i in range(len(said)))
 
     optimise([*model.model.visual.parameters(), *heads.parameters()], loss_of, steps, lr, "eyes")
 

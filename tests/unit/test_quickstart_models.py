@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import numpy as np
 import pytest
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "examples/quickstart"
@@ -41,14 +40,34 @@ def evaluate(make_models: ModuleType, workshop: object, name: str) -> dict[str, 
     return measure(load(make_models, name), workshop.encoder, workshop.test_pixels, workshop.test, COUNT)
 
 
-def test_policy_follows_the_format_and_answers_some_but_not_all_right(
-    make_models: ModuleType, workshop: object
-) -> None:
-    figures = evaluate(make_models, workshop, "policy")
-    assert figures["sampled at T=1: format followed"] > 0.95
-    assert 0.3 < figures["sampled at T=1: outcome reward"] < 0.75
-    assert figures["sampled at T=1: wrong description, right answer"] > 0.03
-    assert figures["sampled at T=1: right description, wrong answer"] > 0.03
+@pytest.fixture(scope="module")
+def policy(make_models: ModuleType, workshop: object) -> dict[str, float]:
+    return evaluate(make_models, workshop, "policy")
+
+
+def test_policy_follows_the_format_and_answers_some_but_not_all_right(policy: dict[str, float]) -> None:
+    assert policy["sampled at T=1: format followed"] > 0.95
+    assert 0.3 < policy["greedy: right answers"] < 0.65
+    assert policy["sampled at T=1: wrong thinking (below 0.8), right answer"] > 0.02
+    assert policy["sampled at T=1: right thinking (0.8 or more), wrong answer"] > 0
+
+
+def test_policy_thinks_in_several_forms_and_looks_too_rarely(policy: dict[str, float]) -> None:
+    shares = {form: policy[f"sampled at T=1: share of {form} thinking"] for form in ("hasty", "short", "full", "twice")}
+    assert min(shares.values()) > 0.02
+    assert sum(shares.values()) > 0.9
+    assert policy["greedy: share of hasty thinking"] > 0.6, "RL has something to learn"
+    looking = policy["sampled at T=1: right answers after full thinking"]
+    assert looking > policy["sampled at T=1: right answers after hasty thinking"] + 0.15
+
+
+def test_the_policys_answer_follows_from_its_thinking(policy: dict[str, float]) -> None:
+    assert policy["sampled at T=1: AUC of the thinking score for a right answer"] > 0.7
+    right, wrong = (
+        policy[f"greedy: right answers after {steps} steps that were forced"] for steps in ("right", "wrong")
+    )
+    assert right > 0.85
+    assert wrong < 0.3
 
 
 def test_trm_base_compares_words_and_can_still_say_what_the_image_shows(
@@ -57,7 +76,7 @@ def test_trm_base_compares_words_and_can_still_say_what_the_image_shows(
     figures = evaluate(make_models, workshop, "trm_base")
     assert figures["sampled at T=1: comparisons in a reply"] > 4
     assert figures["sampled at T=1: of them right"] > 0.95
-    assert figures["greedy: thinking score by rule"] > 0.85
+    assert figures["sampled at T=1: right answers after full thinking"] > 0.6
 
 
 def test_trm_base_compares_words_that_differ_as_often_as_the_same(make_models: ModuleType, workshop: object) -> None:
@@ -80,23 +99,9 @@ def test_compared_words_are_as_often_the_same_as_not(make_models: ModuleType, wo
     assert right_comparisons("color red red no, red blue yes, shape circle circle yes") == [False, False, True]
 
 
-def test_trm_tells_right_descriptions_from_wrong_ones_by_the_image(make_models: ModuleType, workshop: object) -> None:
+def test_trm_tells_right_thinking_from_wrong_by_the_image(make_models: ModuleType, workshop: object) -> None:
     figures = evaluate(make_models, workshop, "trm")
     assert figures["replies that are a score"] > 0.95
     assert figures["rank correlation (dense ranks)"] > 0.6
-    drop = figures["mean score of right descriptions"] - figures["the same texts with another image"]
+    drop = figures["mean score of right thinking"] - figures["the same texts with another image"]
     assert drop > 0.2, "the score must come from the image"
-
-
-def test_judge_gives_points_for_what_the_image_shows(make_models: ModuleType, workshop: object) -> None:
-    from traces import judge  # importable once make_models is
-
-    image = workshop.images[0]
-    question = make_models.Question("what color is the shape?", "free-form", image.color)
-    right = f"The image shows a {image.color} {image.shape}. So it is {image.color}."
-    assert judge(image, question, right) == 1.0
-    assert judge(image, question, f"{right} {right}") == 0.0
-    assert judge(image, question, right.replace(f"it is {image.color}", "it is pink")) == 0.9
-    assert judge(image, question, "score: 1.0") == 0.0
-    scores = [make_models.judged_trace(image, question, workshop.test.rng)[1] for _ in range(500)]
-    assert len(set(np.round(scores, 1))) >= 5, "scores of all sizes to learn from"
