@@ -190,7 +190,7 @@ def test_every_value_of_the_setting_says_where_it_comes_from() -> None:
 def test_the_quickstart_keeps_its_own_values() -> None:
     config = composed("preset=quickstart", "platform=cpu", *EXTERNAL)
     actor = config.actor_rollout_ref.actor
-    assert (config.data.max_prompt_length, config.data.max_response_length) == (256, 48)
-    assert config.data.mm_processor_kwargs == {"min_pixels": 3136, "max_pixels": 3136}
+    assert (config.data.max_prompt_length, config.data.max_response_length) == (256, 64)
+    assert config.data.mm_processor_kwargs == {"min_pixels": 9408, "max_pixels": 9408}
     assert (actor.use_dynamic_bsz, actor.ppo_micro_batch_size_per_gpu, actor.optim.clip_grad) == (False, 64, 0.3)
     assert (config.actor_rollout_ref.rollout.max_model_len, config.trainer.max_actor_ckpt_to_keep) == (512, 1)
