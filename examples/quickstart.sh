@@ -7,7 +7,8 @@ usage() {
 Usage: bash examples/quickstart.sh [--fresh] [Hydra overrides]
 
 Trains a tiny Qwen2.5-VL policy with Trust-GRPO on easy-VQA images, with a thinking reward model served by vLLM.
-Run again to continue an unfinished run or to see a finished one; --fresh starts over.
+Run again to continue an unfinished run or to see a finished one; --fresh starts over. Other settings need another
+RUN_DIR: a run is never continued as another experiment, and never written over.
 
 Environment:
   RUN_DIR  folder of the run                                  (default: outputs/quickstart)
@@ -38,18 +39,35 @@ source examples/common.sh
 export HF_HUB_OFFLINE=1
 eval "$(python -m recipe.sophiavl.verl_support.environment)"
 
-if [[ "${1:-}" == "--fresh" ]]; then rm -rf "$RUN_DIR"; shift; fi
-mkdir -p "$RUN_DIR"
-RUN_DIR="$(cd "$RUN_DIR" && pwd)"
-finished="$RUN_DIR/finished-$STEPS"
-if [[ -f "$finished" ]]; then
-  echo "This run is finished; --fresh starts over."
-  exec python -m recipe.sophiavl.report "$RUN_DIR"
-fi
+fresh=false
+if [[ "${1:-}" == "--fresh" ]]; then fresh=true; shift; fi
+[[ " $*" != *" run_dir="* ]] || stop "set RUN_DIR=... instead of run_dir=..."
+RUN_DIR="$(realpath -m "$RUN_DIR")"
 
 [[ -f "$DATA_DIR/train.parquet" && -f "$DATA_DIR/val.parquet" ]] || python -m data_preprocess.easy_vqa --out "$DATA_DIR"
 [[ -f "$MODELS/policy/model.safetensors" && -f "$MODELS/trm/model.safetensors" ]] ||
   stop "no models in $MODELS; make them with: python examples/quickstart/make_models.py"
+
+port="$(free_port)"
+train=(
+  python -m recipe.sophiavl.main_sophiavl platform=cpu preset=quickstart
+  data.train_files="$DATA_DIR/train.parquet" data.val_files="$DATA_DIR/val.parquet"
+  data.seed="$SEED" actor_rollout_ref.rollout.seed="$SEED"
+  actor_rollout_ref.model.path="$MODELS/policy" thinking_reward.urls="[http://127.0.0.1:$port/v1]"
+  trainer.total_training_steps="$STEPS" trainer.test_freq="$STEPS" "$@"
+)
+# A setting that would stop the training is told here, before anything is started or removed.
+folder="$RUN_DIR"
+[[ "$fresh" == false ]] || folder="$(mktemp -u)"
+state=0
+"${train[@]}" run_dir="$folder" check_only=true >/dev/null || state=$?
+case $state in
+  0) ;;
+  3) exec python -m recipe.sophiavl.report "$RUN_DIR" ;;
+  *) exit 1 ;;
+esac
+[[ "$fresh" == false ]] || rm -rf "$RUN_DIR"
+mkdir -p "$RUN_DIR"
 
 trm_pid="" train_pid="" follow_pid=""
 cleanup() {
@@ -61,22 +79,13 @@ cleanup() {
 trap cleanup EXIT
 trap 'echo; echo "Stopping. Run the same command again to go on from the last checkpoint."; exit 130' INT TERM
 
-port="$(free_port)"
 setsid vllm serve "$MODELS/trm" --served-model-name trm --host 127.0.0.1 --port "$port" \
   --max-model-len 4096 --max-num-seqs 64 --enforce-eager >"$RUN_DIR/trm.log" 2>&1 &
 trm_pid=$!
 echo "Starting the thinking reward model on port $port (log: $RUN_DIR/trm.log)"
 wait_for_server "http://127.0.0.1:$port/health" "$trm_pid" "$RUN_DIR/trm.log" 180
 
-VERL_FILE_LOGGER_PATH="$RUN_DIR/metrics-$(date +%Y%m%d-%H%M%S).jsonl" \
-setsid python -m recipe.sophiavl.main_sophiavl platform=cpu preset=quickstart \
-  data.train_files="$DATA_DIR/train.parquet" data.val_files="$DATA_DIR/val.parquet" \
-  data.seed="$SEED" actor_rollout_ref.rollout.seed="$SEED" \
-  actor_rollout_ref.model.path="$MODELS/policy" thinking_reward.urls="[http://127.0.0.1:$port/v1]" \
-  trainer.total_training_steps="$STEPS" trainer.test_freq="$STEPS" \
-  trainer.default_local_dir="$RUN_DIR/checkpoints" \
-  trainer.rollout_data_dir="$RUN_DIR/rollouts" trainer.validation_data_dir="$RUN_DIR/validation" \
-  "$@" >>"$RUN_DIR/train.log" 2>&1 &
+setsid "${train[@]}" run_dir="$RUN_DIR" >>"$RUN_DIR/train.log" 2>&1 &
 train_pid=$!
 echo "Training for $STEPS steps (log: $RUN_DIR/train.log)"
 # In the background: bash answers to signals while it waits, but not while a command runs in its foreground.
@@ -90,5 +99,4 @@ if ! wait "$train_pid"; then
   stop "training failed; its log is $RUN_DIR/train.log"
 fi
 train_pid=""
-touch "$finished"
 python -m recipe.sophiavl.report "$RUN_DIR"

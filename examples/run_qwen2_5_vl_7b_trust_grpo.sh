@@ -18,7 +18,7 @@ Environment:
   GPUS         GPUs per node                          (default: 8)
   NODES        nodes of the Ray cluster that RAY_ADDRESS names (default: 1)
   NAME         experiment name                        (default: qwen2_5_vl_7b_trust_grpo)
-  OUT          folder for checkpoints, dumps, metrics (default: outputs/NAME)
+  OUT          folder of the run (run_dir)            (default: outputs/NAME)
 
 verl itself hosts the thinking reward model with
   serving=pool reward.reward_model.model_path=TRM        on GPUs of its own
@@ -46,7 +46,7 @@ TRM_MODEL="${TRM_MODEL:-sophiavl-trm}"                           # name under wh
 GPUS="${GPUS:-8}"                                                # GPUs per node
 NODES="${NODES:-1}"                                              # nodes of the Ray cluster
 NAME="${NAME:-qwen2_5_vl_7b_trust_grpo}"                         # experiment name
-OUT="${OUT:-outputs/$NAME}"                                      # checkpoints, dumps, metrics
+OUT="${OUT:-outputs/$NAME}"                                      # folder of the run
 
 [[ -d .venv && -z "${VIRTUAL_ENV:-}" ]] && source .venv/bin/activate
 source examples/common.sh
@@ -54,15 +54,11 @@ python -c "import verl" 2>/dev/null || stop "verl is not installed here: see 'On
 if [[ "$dry_run" == false ]]; then
   need_files TRAIN_FILES "$TRAIN_FILES" "python -m data_preprocess.sophiavl_130k --help"
   need_files VAL_FILES "$VAL_FILES" "python -m data_preprocess.sophiavl_130k --help (--val-fraction)"
-  mkdir -p "$OUT"
 fi
 
-export VERL_FILE_LOGGER_PATH="${VERL_FILE_LOGGER_PATH:-$OUT/metrics-$(date +%Y%m%d-%H%M%S).jsonl}"
 exec python -m recipe.sophiavl.main_sophiavl \
   data.train_files="$TRAIN_FILES" data.val_files="$VAL_FILES" \
   actor_rollout_ref.model.path="$MODEL" \
   thinking_reward.urls="[$TRM_URL]" thinking_reward.model="$TRM_MODEL" \
   trainer.n_gpus_per_node="$GPUS" trainer.nnodes="$NODES" trainer.experiment_name="$NAME" \
-  trainer.logger='[console,file]' trainer.default_local_dir="$OUT/checkpoints" \
-  trainer.rollout_data_dir="$OUT/rollouts" trainer.validation_data_dir="$OUT/validation" \
-  sophiavl.dry_run="$dry_run" "$@"
+  run_dir="$OUT" sophiavl.dry_run="$dry_run" "$@"

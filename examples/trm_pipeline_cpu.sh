@@ -100,13 +100,13 @@ rollouts() {
     actor_rollout_ref.rollout.n=3 actor_rollout_ref.rollout.temperature=1.4 \
     trainer.total_training_steps="$COLLECT_STEPS" \
     trainer.val_before_train=false trainer.test_freq=-1 trainer.save_freq=-1 \
-    trainer.logger='[console]' trainer.rollout_data_dir="$RUN_DIR/rollouts"
+    run_dir="$RUN_DIR/grpo"
 }
 export -f rollouts
 export DATA_DIR POLICY COLLECT_STEPS RUN_DIR
-stage grpo "$RUN_DIR/rollouts/$COLLECT_STEPS.jsonl" bash -euc rollouts
+stage grpo "$RUN_DIR/grpo/finished" bash -euc rollouts
 stage collect "$RUN_DIR/pairs.parquet" \
-  python -m recipe.sophiavl.trm_training.collect "$RUN_DIR" --data "$DATA_DIR/train.parquet" \
+  python -m recipe.sophiavl.trm_training.collect "$RUN_DIR/grpo" --data "$DATA_DIR/train.parquet" \
   --out "$RUN_DIR/pairs.parquet"
 
 if [[ ! -f "$RUN_DIR/annotated.parquet" ]]; then

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from recipe.sophiavl.report import METRICS_PATTERN, Steps, load_metrics
+from recipe.sophiavl.report import Steps, load_metrics
+from recipe.sophiavl.run_folder import LOG, METRICS_PATTERN, ROLLOUTS, VALIDATION
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 RUN_LIMIT_S = 420
@@ -36,7 +37,7 @@ class TrainingRun:
     """One folder with one training run, which may be started several times (and resumes).
 
     Args:
-        folder: where metrics, dumps, checkpoints and logs go.
+        folder: the run's own (``run_dir``).
         overrides: Hydra overrides on top of ``platform=cpu preset=quickstart``.
         environment: variables of the driver, beside those of this process.
     """
@@ -45,23 +46,17 @@ class TrainingRun:
         self.folder = folder
         self._environment = dict(environment or {})
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.log = folder / "train.log"
-        self._starts = 0
+        self.log = folder / LOG
         self._command = [
             *(sys.executable, "-m", "recipe.sophiavl.main_sophiavl", "platform=cpu", "preset=quickstart"),
-            f"trainer.default_local_dir={folder}/checkpoints",
-            f"trainer.rollout_data_dir={folder}/rollouts",
-            f"trainer.validation_data_dir={folder}/validation",
-            f"hydra.run.dir={folder}/hydra",
+            f"run_dir={folder}",
             *overrides,
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *overrides: str) -> TrainingRun:
         """Start the training in the background, with these overrides beside the run's own."""
-        self._starts += 1
-        metrics = self.folder / METRICS_PATTERN.replace("*", f"-{self._starts}")
-        environment = {**os.environ, **self._environment, "VERL_FILE_LOGGER_PATH": str(metrics), "HF_HUB_OFFLINE": "1"}
+        environment = {**os.environ, **self._environment, "HF_HUB_OFFLINE": "1"}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._command, *overrides],
@@ -111,10 +106,10 @@ class TrainingRun:
 
     def rollouts(self, step: int) -> list[dict[str, Any]]:
         """The dumped responses of one training step."""
-        return [json.loads(line) for line in (self.folder / "rollouts" / f"{step}.jsonl").read_text().splitlines()]
+        return [json.loads(line) for line in (self.folder / ROLLOUTS / f"{step}.jsonl").read_text().splitlines()]
 
     def validations(self, step: int, mode: str = "") -> list[dict[str, Any]]:
         """The dumped responses of one validation: of the first way in which it sampled, or of this one."""
-        folder = self.folder / "validation"
+        folder = self.folder / VALIDATION
         folder = folder / mode if (folder / mode).is_dir() else folder
         return [json.loads(line) for line in (folder / f"{step}.jsonl").read_text().splitlines()]

@@ -9,11 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig
 
 from data_preprocess.core.checks import RESULT_MARK
 from data_preprocess.core.errors import SourceError
 from data_preprocess.core.parquet import read_rows
+from recipe.sophiavl.data_files import listed
 from recipe.sophiavl.validation import SettingsError
 from reward_score import PROBLEM_TYPES, score_outcome
 
@@ -29,16 +30,31 @@ def check_data_files(config: DictConfig) -> None:
     Each row's truth, as the answer of a well-formed response, must earn the whole outcome reward.
 
     Raises:
-        SettingsError: a file is missing or unreadable, a column is missing, a problem type is unknown, or no response
-            to a row could be right; the message names the setting, the file, the row and the field.
+        SettingsError: no file is given, a file is missing or unreadable, a column is missing, a problem type is
+            unknown, no response to a row could be right, or there are fewer rows than needed; the message names the
+            setting, the file, the row and the field.
     """
-    for key in ("train_files", "val_files"):
-        files = config.data[key]
-        for file in files if isinstance(files, list | ListConfig) else [files]:
-            _check_file(f"data.{key}", Path(str(file)).expanduser(), config.data)
+    data = config.data
+    needed = {"train": max(data.train_batch_size, data.get("gen_batch_size") or 1), "val": 1}
+    for key in needed:
+        if not listed(data[f"{key}_files"]):
+            raise SettingsError(
+                f"data.{key}_files: no file is given. Give a parquet file, a pattern in quotes or a list of files; the "
+                "scripts in data_preprocess/ make them"
+            )
+    for key, least in needed.items():
+        files = [Path(file).expanduser() for file in listed(data[f"{key}_files"])]
+        rows = sum(_check_file(f"data.{key}_files", file, data) for file in files)
+        limit = data.get(f"{key}_max_samples", -1)
+        used = min(rows, limit) if limit > 0 else rows
+        if used < least:
+            why = f"data.{key}_max_samples={limit}" if used < rows else f"data.{key}_files={data[f'{key}_files']}"
+            wanted = f"a batch takes {least} (data.train_batch_size)" if key == "train" else "validation needs one"
+            raise SettingsError(f"{why}: {used} rows, and {wanted}")
 
 
-def _check_file(key: str, file: Path, data: DictConfig) -> None:
+def _check_file(key: str, file: Path, data: DictConfig) -> int:
+    """Returns the number of rows."""
     where = f"{key}={file}"
     if not file.is_file():
         raise SettingsError(f"{where}: no such file. Make it with one of the scripts in data_preprocess/")
@@ -52,6 +68,7 @@ def _check_file(key: str, file: Path, data: DictConfig) -> None:
             f"{where}: the columns {', '.join(missing)} are missing (it has {', '.join(schema.names)}). "
             "data_preprocess/ writes files with all of them; data.prompt_key names the prompt column"
         )
+    rows = 0
     try:
         for number, row in enumerate(read_rows(file, ["extra_info", "reward_model"])):
             info = row["extra_info"] or {}
@@ -60,8 +77,10 @@ def _check_file(key: str, file: Path, data: DictConfig) -> None:
                 _check_row(info.get("problem_type"), truth, info.get("options") or ())
             except ValueError as error:
                 raise SettingsError(f"{where}: row {number}: {error}") from error
+            rows += 1
     except SourceError as error:
         raise SettingsError(f"{key}={error}") from error
+    return rows
 
 
 def _check_row(problem_type: Any, truth: Any, options: Sequence[str]) -> None:

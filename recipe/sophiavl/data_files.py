@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
@@ -21,9 +22,15 @@ def expand_patterns(data: DictConfig) -> None:
         given = data[key]
         if given is None:
             continue
-        several = isinstance(given, list | ListConfig)
-        files = [file for name in (given if several else [given]) for file in _files(f"data.{key}", str(name))]
-        data[key] = files if several or len(files) > 1 else files[0]
+        files = [file for name in listed(given) for file in _files(f"data.{key}", name)]
+        data[key] = files if isinstance(given, list | ListConfig) or len(files) > 1 else files[0]
+
+
+def listed(files: Any) -> list[str]:
+    """The value of ``data.{train,val}_files``, one file, a list or None, as a list."""
+    if files is None:
+        return []
+    return [str(file) for file in (files if isinstance(files, list | ListConfig) else [files])]
 
 
 def _files(key: str, name: str) -> list[str]:

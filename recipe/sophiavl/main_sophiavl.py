@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from recipe.sophiavl.verl_support import environment
 
 environment.configure()  # before anything imports verl
@@ -9,45 +11,64 @@ environment.configure()  # before anything imports verl
 import hydra  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
-from recipe.sophiavl import cluster  # noqa: E402
+from recipe.sophiavl import cluster, start  # noqa: E402
 from recipe.sophiavl.checks import check_config  # noqa: E402
 from recipe.sophiavl.data_checks import check_data_files  # noqa: E402
 from recipe.sophiavl.data_files import expand_patterns  # noqa: E402
 from recipe.sophiavl.hydra_errors import explained  # noqa: E402
+from recipe.sophiavl.model_checks import check_models  # noqa: E402
 from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings  # noqa: E402
 from recipe.sophiavl.trm.preflight import PreflightError, run_preflight  # noqa: E402
 from recipe.sophiavl.validation import SettingsError  # noqa: E402
 
+FINISHED = 3  # exit code of check_only=true where there is nothing left to do
+
 
 def run(config: DictConfig) -> None:
-    """Validate, check the data and the TRM, and train.
+    """Validate, check models, data, the run's folder and the TRM, and train.
 
     Raises:
-        SettingsError: a setting is wrong.
+        SettingsError: a setting is wrong, or the folder holds a run of another experiment.
         PreflightError: the thinking reward model can't be used.
     """
     settings = ThinkingRewardSettings.from_config(config.thinking_reward)
-    engine = EngineSettings.from_config(config.sophiavl)
     check_config(config, settings)
-    if engine.dry_run:
+    if EngineSettings.from_config(config.sophiavl).dry_run:
         print(OmegaConf.to_yaml(config))
         print("The configuration is valid.")
         return
     expand_patterns(config.data)
+    check_models(config)
     check_data_files(config)
     variables = cluster.private_environment(settings)
+    planned = start.plan(config)
+    for note in planned.notes:
+        print(note, file=sys.stderr)
+    if config.check_only:
+        raise SystemExit(FINISHED if planned.finished else 0)
+    if planned.finished:
+        return
     asks_from_here = cluster.asks_from_here(config)
     if settings.enable and settings.mode == "external" and settings.preflight and asks_from_here:
         found = run_preflight(settings.client_settings())
         config.thinking_reward.structured_output = found.structured_output
     cluster.make_absolute(config)
     cluster.set_platform_of_workers(config)
+    variables |= planned.open(config)
+    try:
+        _train(config, variables, asks_from_here)
+    except (SettingsError, PreflightError):  # by a worker of a cluster
+        planned.take_back()
+        raise
+    planned.finish(config)
 
+
+def _train(config: DictConfig, variables: dict[str, str], preflight_done: bool) -> None:
     from verl.trainer.main_ppo import run_ppo
 
     from recipe.sophiavl.task_runner import TrustGRPOTaskRunner
 
-    run_ppo(config, cluster.with_arguments(TrustGRPOTaskRunner, variables, asks_from_here))
+    run_ppo(config, cluster.with_arguments(TrustGRPOTaskRunner, variables, preflight_done))
 
 
 @explained

@@ -51,18 +51,18 @@ def run(
     )
     try:
         training.start()
-        training.wait_for(training.folder / "metrics-1.jsonl", '"step":0,')
+        training.wait_for(training.folder / "metrics-001.jsonl", '"step":0,')
         trm.kill()
         limit = time.monotonic() + 120
         while lying_trm.refused == 0:
             assert time.monotonic() < limit, "nobody asked the TRM"
             time.sleep(0.1)
         trm.start()
-        training.wait_for(training.folder / "metrics-1.jsonl", '"step":2,')
+        training.wait_for(training.folder / "metrics-001.jsonl", '"step":2,')
         assert (training.folder / "checkpoints/latest_checkpointed_iteration.txt").read_text() == "2"
         training.kill()
         training.start("thinking_reward.timeout_s=7", "thinking_reward.deadline_s=8")
-        training.wait_for(training.folder / "metrics-2.jsonl", f'"step":{STEPS},')
+        training.wait_for(training.folder / "metrics-002.jsonl", f'"step":{STEPS},')
         lying_trm.available = False
         assert training.wait() != 0
     finally:
@@ -139,7 +139,7 @@ def test_annealing_follows_the_global_step_through_the_resume(run: TrainingRun) 
     metrics = run.metrics()
     trained = [step for step in metrics if "reward/mean" in metrics[step]]
     assert trained == list(range(1, max(metrics) + 1))
-    second_start = (run.folder / "metrics-2.jsonl").read_text()
+    second_start = (run.folder / "metrics-002.jsonl").read_text()
     assert '"training/global_step":3' in second_start
     assert '"training/global_step":2' not in second_start, "the resumed run must not train step 2 again"
     for step in range(1, STEPS + 1):

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from data_preprocess.schema import RL_SCHEMA, rl_row
 from recipe.sophiavl.data_checks import check_data_files
@@ -30,13 +30,16 @@ def row(**changes: Any) -> dict[str, Any]:
     )
 
 
+def settings(train: Any, val: Any, **others: Any) -> DictConfig:
+    data = {"train_files": train, "val_files": val, "prompt_key": "prompt", "train_batch_size": 1}
+    return OmegaConf.create({"data": data | others})
+
+
 def check(folder: Path, *rows: dict[str, Any], drop: str | None = None) -> None:
     table = pa.Table.from_pylist(list(rows), schema=RL_SCHEMA)
     file = folder / "rows.parquet"
     pq.write_table(table.drop_columns([drop]) if drop else table, file)
-    check_data_files(
-        OmegaConf.create({"data": {"train_files": str(file), "val_files": [str(file)], "prompt_key": "prompt"}})
-    )
+    check_data_files(settings(str(file), [str(file)]))
 
 
 def test_good_rows_pass(tmp_path: Path) -> None:
@@ -65,9 +68,8 @@ def test_a_damaged_file_is_named(tmp_path: Path, place: str, message: str) -> No
     start, end = (4, footer) if place == "pages" else (footer, len(data) - 8)
     data[start:end] = bytes(end - start)
     file.write_bytes(data)
-    config = {"data": {"train_files": str(file), "val_files": [], "prompt_key": "prompt"}}
     with pytest.raises(SettingsError, match=rf"data\.train_files=.*rows\.parquet: {message}"):
-        check_data_files(OmegaConf.create(config))
+        check_data_files(settings(str(file), str(file)))
 
 
 @pytest.mark.parametrize(
@@ -103,8 +105,45 @@ def test_bad_rows_are_named(tmp_path: Path, bad: dict[str, Any], part: str) -> N
 def test_missing_columns_and_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"extra_info\.problem_type, extra_info\.question"):
         check(tmp_path, row(), drop="extra_info")
-    missing = OmegaConf.create(
-        {"data": {"train_files": "no.parquet", "val_files": "no.parquet", "prompt_key": "prompt"}}
-    )
     with pytest.raises(SettingsError, match=r"data\.train_files=no\.parquet: no such file"):
-        check_data_files(missing)
+        check_data_files(settings("no.parquet", "no.parquet"))
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "key"), [(None, "a.parquet", "train"), ([], "a.parquet", "train"), ("a.parquet", None, "val")]
+)
+def test_files_that_nobody_gave_are_told_before_any_file_is_read(train: Any, val: Any, key: str) -> None:
+    with pytest.raises(SettingsError, match=rf"data\.{key}_files: no file is given"):
+        check_data_files(settings(train, val))
+
+
+def shards(folder: Path, *sizes: int) -> list[str]:
+    """Files of so many rows."""
+    files = [folder / f"{number}.parquet" for number in range(len(sizes))]
+    for file, size in zip(files, sizes, strict=True):
+        pq.write_table(pa.Table.from_pylist([row()] * size, schema=RL_SCHEMA), file)
+    return [str(file) for file in files]
+
+
+@pytest.mark.parametrize(
+    ("others", "says"),
+    [
+        ({"train_batch_size": 6}, r"data\.train_files=\[.*\]: 5 rows, and a batch takes 6 \(data\.train_batch_size\)"),
+        ({"train_batch_size": 5, "train_max_samples": 4}, r"data\.train_max_samples=4: 4 rows, and a batch takes 5"),
+        ({"train_batch_size": 5}, None),
+        ({"train_batch_size": 8, "gen_batch_size": 1}, r"5 rows, and a batch takes 8"),
+    ],
+    ids=["fewer rows than a batch", "fewer by a limit", "as many as a batch", "generated one by one"],
+)
+def test_a_batch_needs_its_rows(tmp_path: Path, others: dict[str, int], says: str | None) -> None:
+    files = shards(tmp_path, 2, 3)
+    if says is None:
+        return check_data_files(settings(files, files[0], **others))
+    with pytest.raises(SettingsError, match=says):
+        check_data_files(settings(files, files[0], **others))
+
+
+def test_a_validation_without_rows_is_told(tmp_path: Path) -> None:
+    train, val = shards(tmp_path, 1, 0)
+    with pytest.raises(SettingsError, match=r"data\.val_files=.*1\.parquet: 0 rows, and validation needs one"):
+        check_data_files(settings(train, val))

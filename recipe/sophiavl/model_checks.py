@@ -1,0 +1,79 @@
+"""Checks of the models before Ray starts: each path is a whole model folder, or the name of one that can be had."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import httpx
+from huggingface_hub import HfApi, constants, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RepositoryNotFoundError
+from omegaconf import DictConfig
+
+from recipe.sophiavl.cluster import joins_cluster
+from recipe.sophiavl.validation import SettingsError
+
+HUB_TIMEOUT_S = 10.0
+# A model folder has one file of each.
+_PARTS = {
+    "config.json": ("config.json",),
+    "weights (*.safetensors, *.bin)": ("*.safetensors", "*.bin"),
+    "a tokenizer (tokenizer.json, tokenizer.model, vocab.json)": ("tokenizer.json", "tokenizer.model", "vocab.json"),
+}
+_TOKENIZER = list(_PARTS)[-1]
+
+
+def check_models(config: DictConfig) -> None:
+    """Check the policy, its tokenizer and, where verl hosts one, the thinking reward model.
+
+    Raises:
+        SettingsError: a path is neither a model folder, nor a model in the hub's cache, nor one that the hub has.
+    """
+    policy, hosted = config.actor_rollout_ref.model, config.reward.reward_model
+    parts = set(_PARTS)
+    if policy.tokenizer_path:
+        parts.remove(_TOKENIZER)
+        _check("actor_rollout_ref.model.tokenizer_path", policy.tokenizer_path, {_TOKENIZER}, config)
+    _check("actor_rollout_ref.model.path", policy.path, parts, config)
+    if hosted.enable:
+        _check("reward.reward_model.model_path", hosted.model_path, set(_PARTS), config)
+
+
+def _check(key: str, path: str, parts: set[str], config: DictConfig) -> None:
+    folder = Path(path).expanduser()
+    if "://" in path:
+        return  # verl copies it from there
+    if folder.is_dir():
+        if missing := _missing(folder, parts):
+            raise SettingsError(f"{key}={path}: this folder has no {', no '.join(missing)}: it is no model")
+    elif folder.is_absolute() or path.startswith((".", "~")) or path.count("/") > 1 or folder.exists():
+        raise SettingsError(f"{key}={path}: no such folder. Give a model folder, or a model's name on the hub")
+    elif not joins_cluster(config):  # the nodes of a cluster may reach what the driver does not
+        _check_hub(key, path, parts)
+
+
+def _missing(folder: Path, parts: set[str]) -> list[str]:
+    return [part for part in _PARTS if part in parts and not any(any(folder.glob(name)) for name in _PARTS[part])]
+
+
+def _check_hub(key: str, name: str, parts: set[str]) -> None:
+    if os.environ.get("VERL_USE_MODELSCOPE", "").lower() == "true":
+        return  # another hub
+    where = f"{key}={name}: it is no folder here"
+    try:
+        cached = try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str) and not _missing(Path(cached).parent, parts):
+            return
+        where += f", not (whole) in the hub's cache ({constants.HF_HUB_CACHE})"
+        HfApi().model_info(name, timeout=HUB_TIMEOUT_S)
+    except HFValidationError as error:
+        raise SettingsError(f"{where}, and no name of a model on the hub: {error}") from error
+    except OfflineModeIsEnabled as error:
+        raise SettingsError(f"{where}, and HF_HUB_OFFLINE is set: download it first, or give its folder") from error
+    except RepositoryNotFoundError as error:
+        raise SettingsError(
+            f"{where}, and {constants.ENDPOINT} has no such model that it would give you: mend the name, or log in "
+            "(hf auth login) where it is private or gated"
+        ) from error
+    except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        raise SettingsError(f"{where}, and {constants.ENDPOINT} can't be asked ({error})") from error
