@@ -39,7 +39,7 @@ def followed(folder: Path, process: subprocess.Popen[bytes], *, terminal: bool =
 
 
 def wait_for(text: str, capsys: pytest.CaptureFixture[str], seen: list[str]) -> None:
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while text not in "".join(seen):
         assert time.monotonic() < limit, "".join(seen)
         seen.append(capsys.readouterr().out)
@@ -59,7 +59,7 @@ def test_without_a_terminal_each_step_is_a_line(
     wait_for("step 2 of 3: outcome 0.60, 61.0 s, 1 min left\n", capsys, seen)
     log(tmp_path, 3, outcome_reward__mean=0.7, timing_s__step=61.0)
     process.communicate(b"\n")  # it ends right after its last step
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
     wait_for("step 3 of 3: outcome 0.70, 61.0 s\n", capsys, seen)
     assert "".join(seen).count("step 1 of 3") == 1
@@ -70,11 +70,11 @@ def test_without_a_terminal_a_silent_run_shows_that_it_goes_on(
 ) -> None:
     seen: list[str] = []
     thread, _ = followed(tmp_path, process, silence_s=0.1)
-    wait_for("starting Ray, FSDP and vLLM (about a minute); 0 s so far\n", capsys, seen)
+    wait_for("starting Ray, FSDP and vLLM (about a minute); ", capsys, seen)
     log(tmp_path, 1, outcome_reward__mean=0.5)
     wait_for("step 1 of 3 was the last; ", capsys, seen)
     process.communicate(b"\n")
-    thread.join(20)
+    thread.join(60)
 
 
 def test_a_resumed_run_shows_where_it_stands_and_not_its_past(
@@ -84,7 +84,7 @@ def test_a_resumed_run_shows_where_it_stands_and_not_its_past(
         log(tmp_path, step, outcome_reward__mean=0.5)
     process.communicate(b"\n")
     thread, _ = followed(tmp_path, process)
-    thread.join(20)
+    thread.join(60)
     assert capsys.readouterr().out == "step 2 of 3: outcome 0.50\n"
 
 
@@ -92,6 +92,6 @@ def test_a_terminal_gets_a_bar(tmp_path: Path, process: subprocess.Popen[bytes])
     log(tmp_path, 2, outcome_reward__mean=0.5, timing_s__step=61.0)
     process.communicate(b"\n")
     thread, out = followed(tmp_path, process, terminal=True)
-    thread.join(20)
+    thread.join(60)
     assert "outcome 0.50, 1 min left" in out.getvalue()
     assert "2/3" in out.getvalue()
