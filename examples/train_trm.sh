@@ -58,7 +58,6 @@ if [[ "$dry_run" == true ]]; then
 fi
 need_files TRAIN_FILES "$TRAIN_FILES" "python -m recipe.sophiavl.trm_training.balance --help"
 [[ "$VAL_FILES" == null ]] || need_files VAL_FILES "$VAL_FILES" "leave it out for no validation loss"
-mkdir -p "$OUT"
 export VERL_FILE_LOGGER_PATH="${VERL_FILE_LOGGER_PATH:-$OUT/metrics-$(date +%Y%m%d-%H%M%S).jsonl}"
 # shellcheck disable=SC2086  (several arguments)
 exec torchrun $TORCHRUN_ARGS --nnodes "$NODES" --nproc_per_node "$GPUS" -m recipe.sophiavl.trm_training.train "${overrides[@]}" "$@"

@@ -17,6 +17,7 @@ from typing import Any, TextIO
 from omegaconf import DictConfig, OmegaConf
 
 from recipe.sophiavl import experiment
+from recipe.sophiavl.data_files import listed
 from recipe.sophiavl.run_folder import CONFIG, LOG, RunFolder
 from recipe.sophiavl.validation import SettingsError
 
@@ -50,7 +51,8 @@ class Start:
         """Make the folder, keep configuration, versions and log in it, and say where the metrics go.
 
         Args:
-            config: as the run will have it, with absolute paths.
+            config: as the run will have it, with absolute paths. verl's file logger is added where it is missing, in
+                place: a run without metrics tells nobody anything.
 
         Returns:
             Environment variables for the processes that log.
@@ -65,6 +67,8 @@ class Start:
         except OSError as error:
             raise SettingsError(f"run_dir={path}: can't be made ({error})") from error
         self.folder.lock()
+        loggers = listed(config.trainer.logger)
+        config.trainer.logger = loggers if "file" in loggers else [*loggers, "file"]
         keep_log(path / LOG)
         metrics = os.environ.get(METRICS_VARIABLE) or str(self.folder.new_metrics_file())
         starts = self.record["starts"] if self.goes_on else []
@@ -76,8 +80,8 @@ class Start:
         self.folder.write_record(record)
         self.folder.write_config(OmegaConf.to_yaml(config, resolve=True))
         print(f"The run's folder is {path}", flush=True)
-        loggers = {"TENSORBOARD_DIR": str(path / "tensorboard"), "WANDB_DIR": str(path)}
-        chosen = {name: os.environ.get(name, value) for name, value in loggers.items()}
+        own = {"TENSORBOARD_DIR": str(path / "tensorboard"), "WANDB_DIR": str(path)}
+        chosen = {name: os.environ.get(name, value) for name, value in own.items()}
         return {METRICS_VARIABLE: str(Path(metrics).expanduser().absolute()), **chosen}
 
     def take_back(self) -> None:

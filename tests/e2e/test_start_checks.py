@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hydra import compose, initialize_config_dir
 
-from testbed.training import REPOSITORY, TrainingRun
+from recipe.sophiavl import start
+from recipe.sophiavl.data_files import expand_patterns
+from testbed.training import REPOSITORY, RUN_LIMIT_S
 from testbed.vllm_server import VllmServer, free_port
 
 pytestmark = pytest.mark.e2e
 
 
 def refusal(folder: Path, *overrides: str) -> str:
-    """The log of a run that must not get as far as Ray."""
-    run = TrainingRun(folder, *overrides)
-    assert run.start().wait() != 0
-    log = run.log.read_text()
-    assert "ray init kwargs" not in log
-    assert "Traceback" not in log, "a wrong setting is no crash"
-    return log
+    """What a start says that must not get as far as Ray; it changes nothing, and makes no folder."""
+    outputs = REPOSITORY / "outputs"
+    before = content(folder), set(REPOSITORY.iterdir()), set(outputs.glob("*"))
+    said = subprocess.run(
+        [
+            *(sys.executable, "-m", "recipe.sophiavl.main_sophiavl", "platform=cpu", "preset=quickstart"),
+            *(f"run_dir={folder / 'run'}", *overrides),
+        ],
+        cwd=REPOSITORY,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=RUN_LIMIT_S,
+        check=False,
+    )
+    assert said.returncode == 1, said.stdout
+    assert "ray init kwargs" not in said.stdout
+    assert "Traceback" not in said.stdout, "a wrong setting is no crash"
+    assert (content(folder), set(REPOSITORY.iterdir()), set(outputs.glob("*"))) == before
+    return said.stdout
+
+
+def content(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() if path.is_file() else b"" for path in folder.rglob("*")}
 
 
 @pytest.fixture
@@ -66,6 +89,75 @@ def test_pattern_without_files(tmp_path: Path, data_files: dict[str, Path]) -> N
 def test_negative_alpha(tmp_path: Path, files: tuple[str, str]) -> None:
     log = refusal(tmp_path, *files, "thinking_reward.alpha=-1", "thinking_reward.urls=[http://127.0.0.1:9/v1]")
     assert "thinking_reward.alpha=-1" in log
+
+
+def test_a_model_that_is_none(tmp_path: Path, files: tuple[str, str]) -> None:
+    given = f"actor_rollout_ref.model.path={tmp_path}/policy"
+    assert f"{given}: no such folder" in refusal(tmp_path, *files, "thinking_reward=outcome_only", given)
+
+
+def test_no_training_file(tmp_path: Path, data_files: dict[str, Path]) -> None:
+    said = refusal(tmp_path, f"data.val_files={data_files['val']}", "thinking_reward=outcome_only")
+    assert "data.train_files: no file is given" in said
+
+
+def test_a_batch_of_more_rows_than_there_are(tmp_path: Path, files: tuple[str, str]) -> None:
+    given = (
+        "thinking_reward=outcome_only",
+        "data.train_batch_size=512",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=512",
+    )
+    assert "64 rows, and a batch takes 512 (data.train_batch_size)" in refusal(tmp_path, *files, *given)
+
+
+def test_another_experiment_in_the_folder_of_a_run(
+    tmp_path: Path, files: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is as a start leaves it; tests/e2e/test_training.py has one of a run that really trained."""
+    first = (*files, "thinking_reward.alpha=0.5", "thinking_reward.urls=[http://127.0.0.1:9/v1]")
+    with initialize_config_dir(str(REPOSITORY / "recipe/sophiavl/config"), version_base=None):
+        given = ("platform=cpu", "preset=quickstart", f"run_dir={tmp_path}/run", *first)
+        config = compose("sophiavl_trainer", list(given))
+    expand_patterns(config.data)
+    monkeypatch.setattr(start, "keep_log", lambda file: file.touch())
+    metrics = start.plan(config).open(config)[start.METRICS_VARIABLE]
+    Path(metrics).write_text('{"step": 1, "data": {}}\n')
+    said = refusal(tmp_path, *files, "thinking_reward=no_trust", "thinking_reward.urls=[http://127.0.0.1:9/v1]")
+    rows = [line.split() for line in said.splitlines()]
+    assert ["thinking_reward.alpha", "0.5", "0.3"] in rows
+    assert ["thinking_reward.trust", "true", "false"] in rows
+    assert f"run_dir={tmp_path}/run-2" in said
+    assert f"rm -r {tmp_path}/run" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (("thinking_reward.alhpa=0.5",), "alhpa"),
+        (("--fresh", "thinking_reward.alpha=-1"), "thinking_reward.alpha=-1"),
+        (("run_dir=elsewhere",), "set RUN_DIR=... instead of run_dir=..."),
+        ((), "holds a run without its config.yaml"),
+    ],
+    ids=["misspelt", "fresh", "run_dir", "another run"],
+)
+def test_the_quickstart_says_what_is_wrong_before_it_serves_its_trm_or_removes_a_run(
+    tmp_path: Path, flags: tuple[str, ...], says: str
+) -> None:
+    (tmp_path / "run/checkpoints/global_step_1").mkdir(parents=True)
+    before = content(tmp_path)
+    done = subprocess.run(
+        ["bash", "examples/quickstart.sh", *flags],
+        cwd=REPOSITORY,
+        env={**os.environ, "RUN_DIR": f"{tmp_path}/run", "VENV": sys.prefix},
+        capture_output=True,
+        text=True,
+        timeout=RUN_LIMIT_S,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert "Starting the thinking reward model" not in done.stdout
+    assert content(tmp_path) == before
 
 
 def test_paper_settings_compose_and_are_valid_without_a_gpu() -> None:

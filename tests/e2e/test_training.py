@@ -5,6 +5,7 @@ after step 4 the TRM is lost for good: no score is invented, and the run stops w
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections import defaultdict
@@ -222,3 +223,22 @@ def test_the_run_stops_after_a_checkpoint_when_the_trm_is_lost(run: TrainingRun)
     saved = int((run.folder / "checkpoints/latest_checkpointed_iteration.txt").read_text())
     assert saved == max(steps), "the last step is logged, dumped and saved"
     assert lost[0] <= saved < lost[0] + WINDOW
+
+
+def test_the_folder_holds_all_of_the_run(run: TrainingRun) -> None:
+    names = {"config.yaml", "run.json", "train.log", "rollouts", "validation", "checkpoints"}
+    assert names | {"metrics-001.jsonl", "metrics-002.jsonl"} <= {path.name for path in run.folder.iterdir()}
+    starts = json.loads((run.folder / "run.json").read_text())["starts"]
+    assert [Path(start["metrics"]).name for start in starts] == ["metrics-001.jsonl", "metrics-002.jsonl"]
+
+
+def test_another_experiment_leaves_the_run_byte_for_byte(run: TrainingRun) -> None:
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file() and path != run.log}
+
+    before = content()
+    earlier = len(run.log.read_text())
+    assert run.start("thinking_reward=no_trust").wait() == 1
+    said = run.log.read_text()[earlier:]
+    assert ["thinking_reward.trust", "true", "false"] in [line.split() for line in said.splitlines()]
+    assert content() == before

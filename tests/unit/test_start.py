@@ -96,6 +96,14 @@ def test_an_opened_folder_has_configuration_record_and_metrics_of_its_own(folder
     assert only["at"]
 
 
+@pytest.mark.parametrize("given", ["console", "[console,wandb]", "[file]"])
+def test_metrics_are_written_whatever_else_logs(folder: Path, given: str) -> None:
+    config = composed(f"trainer.logger={given}")
+    plan(config).open(config)
+    assert list(config.trainer.logger).count("file") == 1
+    assert set(given.strip("[]").split(",")) <= set(config.trainer.logger)
+
+
 def test_the_same_experiment_goes_on_with_new_metrics(folder: Path) -> None:
     begun(steps=20)
     again = begun("trainer.save_freq=5", steps=20)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-METRICS_PATTERN = "metrics*.jsonl"
+from recipe.sophiavl.run_folder import METRICS_PATTERN
 
 Steps = dict[int, dict[str, float]]
 

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from recipe.sophiavl.verl_support import environment
 
 environment.configure()  # before anything imports verl
@@ -56,6 +59,8 @@ def main(config: DictConfig) -> None:
             print("The configuration is valid.")
             return
         expand_patterns(config.data)
+        if metrics := os.environ.get("VERL_FILE_LOGGER_PATH"):  # verl opens it, and makes no folder
+            Path(metrics).parent.mkdir(parents=True, exist_ok=True)
 
         from verl.utils.device import auto_set_device
 
