@@ -1,5 +1,5 @@
 """What a run learned: reads what verl logged and dumped, prints a summary, draws the curves, follows a run."""
 
-from recipe.sophiavl.report.logs import METRICS_PATTERN, Steps, load_metrics
+from recipe.sophiavl.report.logs import Steps, load_metrics
 
-__all__ = ["METRICS_PATTERN", "Steps", "load_metrics"]
+__all__ = ["Steps", "load_metrics"]

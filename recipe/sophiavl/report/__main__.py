@@ -16,8 +16,9 @@ from rich.table import Table
 from recipe.sophiavl.progress import trained
 from recipe.sophiavl.report.curves import curves
 from recipe.sophiavl.report.follow import follow
-from recipe.sophiavl.report.logs import METRICS_PATTERN, Steps, load_metrics, series
+from recipe.sophiavl.report.logs import Steps, load_metrics, series
 from recipe.sophiavl.report.summary import CORRELATION, Change, Value, summary
+from recipe.sophiavl.run_folder import METRICS_PATTERN
 
 _LEFT_BEHIND = (
     ("training log", "train.log"),

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from recipe.sophiavl.progress import rewards, step_line, step_times, time_left, trained, validations
-from recipe.sophiavl.report.logs import METRICS_PATTERN, Steps, load_metrics
+from recipe.sophiavl.report.logs import Steps, load_metrics
+from recipe.sophiavl.run_folder import METRICS_PATTERN
 
 _STARTING = "starting Ray, FSDP and vLLM (about a minute)"
 

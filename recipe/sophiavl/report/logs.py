@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from recipe.sophiavl.run_folder import METRICS_PATTERN
-
 Steps = dict[int, dict[str, float]]
 
 
