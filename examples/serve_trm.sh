@@ -19,7 +19,8 @@ Environment:
   WAIT       seconds to wait for the server   (default: 1800)
   API_SERVERS  processes that read requests and their images (default: one for 8 cores, 8 at most)
 
-It takes GPUs that the training does not use (CUDA_VISIBLE_DEVICES), or a machine of its own.
+It takes GPUs that the training does not use (CUDA_VISIBLE_DEVICES), or a machine of its own. Without a GPU, number
+format and threads are those that suit the processor (SOPHIAVL_CPU_DTYPE, OMP_NUM_THREADS).
 Prefix caching (on by default in vLLM) is what makes groups cheap: leave it on.
 HELP
 }
@@ -52,7 +53,7 @@ server=""
 trap '[[ -z "$server" ]] || stop_group "$server"' EXIT
 trap 'exit 130' INT TERM
 setsid vllm serve "$model" --served-model-name "$TRM_MODEL" --host "$HOST" --port "$PORT" --max-model-len "$MAX_LEN" \
-  --api-server-count "$API_SERVERS" "$@" 2>&1 &
+  --api-server-count "$API_SERVERS" --dtype "${SOPHIAVL_CPU_DTYPE:-auto}" "$@" 2>&1 &
 server=$!
 check_host="$HOST"
 [[ "$HOST" != 0.0.0.0 ]] || check_host=127.0.0.1

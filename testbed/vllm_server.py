@@ -10,8 +10,11 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from recipe.sophiavl.verl_support import cpu_resources
+from recipe.sophiavl.verl_support.environment import cpu_environment
 
 START_LIMIT_S = 420
 STOP_LIMIT_S = 15
@@ -31,35 +34,47 @@ class VllmServer:
         model: folder of the model.
         log: file that its output is appended to.
         flags: further command line flags.
+        name: of the model, for its clients.
+        environment: variables beside those of this process. It takes the number format and the threads of an engine
+            that works beside others.
     """
 
-    def __init__(self, model: Path, log: Path, flags: Sequence[str] = (), name: str = "tiny") -> None:
+    def __init__(
+        self,
+        model: Path,
+        log: Path,
+        flags: Sequence[str] = (),
+        name: str = "tiny",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/v1"
         self.root = f"http://127.0.0.1:{self.port}"
         self._log = log
+        inherited = {**os.environ, **(environment or {})}
+        variables, _ = cpu_environment(inherited)
+        self._environment = {
+            **inherited,
+            **variables,
+            cpu_resources.THREADS: variables[cpu_resources.SERVER_THREADS],
+            "HF_HUB_OFFLINE": "1",
+            "VLLM_LOGGING_LEVEL": "WARNING",
+        }
         self._command = [
             *(sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(model)),
             *("--served-model-name", name, "--host", "127.0.0.1", "--port", str(self.port)),
-            *("--enforce-eager", "--max-num-seqs", "16", "--dtype", "bfloat16"),
+            *("--enforce-eager", "--max-num-seqs", "16"),
+            *("--dtype", variables[cpu_resources.DTYPE]),
             *flags,
         ]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, wait: bool = True) -> VllmServer:
         """Start the process; with `wait`, return when it serves."""
-        environment = {
-            **os.environ,
-            "VLLM_CPU_KVCACHE_SPACE": "1",
-            "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
-            "VLLM_NO_USAGE_STATS": "1",
-            "VLLM_LOGGING_LEVEL": "WARNING",
-        }
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+                self._command, stdout=log, stderr=subprocess.STDOUT, env=self._environment, start_new_session=True
             )
         if wait:
             self.wait_until_ready()

@@ -18,6 +18,8 @@ from verl.plugin.platform.platform_base import PlatformBase
 from verl.plugin.platform.platform_manager import PlatformRegistry
 from wrapt import when_imported
 
+from recipe.sophiavl.verl_support import cpu_resources
+
 
 class _TorchCpu(ModuleType):
     """``torch.cpu`` with the calls that verl makes on ``torch.cuda`` (memory statistics are those of the process)."""
@@ -160,9 +162,24 @@ def _keep_plain_weights(layers: ModuleType) -> None:
     layers.dispatch_cpu_unquantized_gemm = dispatch_cpu_unquantized_gemm
 
 
+def _threads_of_a_server(server: ModuleType) -> None:
+    """Give the engine of a vLLM server that verl 0.9.1 starts the threads of one that works beside others.
+
+    ``verl/workers/rollout/vllm_rollout/vllm_async_server.py``: each server is an actor, its engine a child process.
+    """
+    original_init = server.vLLMHttpServer.__init__
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        os.environ[cpu_resources.THREADS] = os.environ[cpu_resources.SERVER_THREADS]
+        original_init(self, *args, **kwargs)
+
+    server.vLLMHttpServer.__init__ = __init__
+
+
 def install() -> None:
     """Register the platform and apply each patch when its module is imported."""
     PlatformRegistry.register(platform="cpu")(PlatformCPU)
     when_imported("verl.utils.distributed")(_one_backend_per_device)
     when_imported("torch.distributed.fsdp")(_no_pinned_memory)
     when_imported("vllm.model_executor.layers.utils")(_keep_plain_weights)
+    when_imported("verl.workers.rollout.vllm_rollout.vllm_async_server")(_threads_of_a_server)

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+from recipe.sophiavl.verl_support import cpu_resources
 
 # NVIDIA, AMD, Ascend
 _ACCELERATOR_NODES = ("nvidia[0-9]*", "kfd", "davinci[0-9]*")
 
+# Beside what cpu_resources chooses for the machine.
 CPU_ENVIRONMENT: dict[str, str] = {
     # our platform class (cpu_platform.py); verl 0.9.1 itself knows nvidia, amd and huawei
     "VERL_PLATFORM": "cpu",
@@ -20,8 +25,14 @@ CPU_ENVIRONMENT: dict[str, str] = {
     "VERL_ENGINE_DEVICE": "cuda",
     # vLLM 0.28 sizes its CPU cache from one NUMA node unless told the GiB
     "VLLM_CPU_KVCACHE_SPACE": "1",
-    # several engines share few cores: one OpenMP thread each
-    "OMP_NUM_THREADS": "1",
+    # Several engines share the cores: a thread that waits must sleep. libgomp (torch's and vLLM's) by default spins for
+    # some milliseconds, in which a matrix product beside another process takes three times as long.
+    "OMP_WAIT_POLICY": "passive",
+    # vLLM 0.28 otherwise binds the threads of each server to the same cores, all but one
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # vLLM 0.28's engine otherwise has a worker process of its own; while one of the two works the other spins, and to
+    # import vLLM again takes 7 s. Holds where distributed_executor_backend is "uni" (or, for `vllm serve`, not given).
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray would otherwise hide the (logical) GPUs that it hands out
@@ -65,21 +76,37 @@ def wants_cpu_platform() -> bool:
     return not accelerator_present() and not os.environ.get("RAY_ADDRESS")
 
 
+def cpu_environment(environ: Mapping[str, str] | None = None) -> tuple[dict[str, str], str]:
+    """The CPU platform's variables, with the user's values where there are some, and one line about the choice.
+
+    Args:
+        environ: the user's environment; this process's own by default.
+    """
+    environ = os.environ if environ is None else environ
+    chosen, line = cpu_resources.resolve(cpu_resources.read_machine(), environ)
+    fixed = {name: environ.get(name, "").strip() or value for name, value in CPU_ENVIRONMENT.items()}
+    return fixed | chosen, line
+
+
 def configure() -> bool:
-    """Set ``CPU_ENVIRONMENT`` (keeping what the user set) if the CPU platform applies. Returns whether it does."""
+    """Set the variables of `cpu_environment` and say what was chosen (on standard error, once for all ranks), if the
+    CPU platform applies. Returns whether it does."""
     if not wants_cpu_platform():
         return False
-    for name, value in CPU_ENVIRONMENT.items():
-        if not os.environ.get(name, "").strip():
-            os.environ[name] = value
+    variables, line = cpu_environment()
+    os.environ.update(variables)
+    if os.environ.get("RANK", "0") == "0":  # torchrun's
+        print(line, file=sys.stderr)
     return True
 
 
 def main() -> None:
     """Print the settings as shell exports, for scripts that start verl's own entry points or vLLM."""
     if wants_cpu_platform():
-        for name, value in CPU_ENVIRONMENT.items():
-            print(f"export {name}={shlex.quote(os.environ.get(name, value))}")
+        variables, line = cpu_environment()
+        print(line, file=sys.stderr)
+        for name, value in variables.items():
+            print(f"export {name}={shlex.quote(value)}")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 from recipe.sophiavl.verl_support import environment
+from recipe.sophiavl.verl_support.cpu_resources import DTYPE, SERVER_THREADS, THREADS, Machine
 
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*environment.CPU_ENVIRONMENT, "RAY_ADDRESS"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(environment.os, "environ", {"PATH": "/bin"})
+    monkeypatch.setattr(environment.cpu_resources, "read_machine", lambda: Machine((), 6, None))
 
 
 @pytest.mark.parametrize("node", ["nvidia0", "kfd", "davinci3"])
@@ -40,16 +41,45 @@ def test_a_driver_of_a_remote_cluster_is_left_alone(monkeypatch: pytest.MonkeyPa
     assert environment.configure() is False
 
 
-def test_without_an_accelerator_all_is_set_but_what_the_user_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_accelerator_all_is_set_but_what_the_user_set(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(environment, "accelerator_present", lambda: False)
-    monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    for name in environment.CPU_ENVIRONMENT:  # monkeypatch restores what it knows of
-        monkeypatch.setenv(name, environment.os.environ.get(name, ""))
-        if name != "OMP_NUM_THREADS":
-            monkeypatch.delenv(name)
+    environment.os.environ |= {"OMP_WAIT_POLICY": "active", "VLLM_CPU_OMP_THREADS_BIND": "0-1", DTYPE: "bfloat16"}
     assert environment.configure() is True
-    assert environment.os.environ["OMP_NUM_THREADS"] == "4"
-    assert environment.os.environ["VERL_PLATFORM"] == "cpu"
+    kept = {"OMP_WAIT_POLICY": "active", "VLLM_CPU_OMP_THREADS_BIND": "0-1", DTYPE: "bfloat16"}
+    expected = environment.CPU_ENVIRONMENT | kept | {THREADS: "6", SERVER_THREADS: "3"}
+    assert expected.items() <= environment.os.environ.items()
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.count("\n") == 1
+    assert f"{DTYPE}=bfloat16 (set in the environment in place of float32)" in err
+
+
+def test_one_rank_of_several_says_what_was_chosen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment.os.environ |= {"VERL_PLATFORM": "cpu", "RANK": "1"}
+    assert environment.configure() is True
+    assert capsys.readouterr().err == ""
+
+
+def test_scripts_get_the_same_as_exports_and_the_line_beside_them(capsys: pytest.CaptureFixture[str]) -> None:
+    environment.os.environ |= {"VERL_PLATFORM": "cpu", THREADS: "2"}
+    environment.main()
+    out, err = capsys.readouterr()
+    exports = dict(line.removeprefix("export ").split("=", 1) for line in out.splitlines())
+    assert exports == environment.cpu_environment()[0]
+    assert (exports[THREADS], exports[SERVER_THREADS]) == ("2", "2")
+    assert err.count("\n") == 1
+
+
+def test_nothing_is_exported_beside_an_accelerator(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(environment, "accelerator_present", lambda: True)
+    environment.main()
+    assert capsys.readouterr() == ("", "")
 
 
 def test_wsl2_and_a_head_without_a_gpu_are_told_what_to_do(tmp_path: Path) -> None:
@@ -75,10 +105,8 @@ def test_only_the_environment_reads_the_platform_variable() -> None:
 
 
 def test_a_blank_platform_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VERL_PLATFORM", " ")
     monkeypatch.setattr(environment, "accelerator_present", lambda: False)
-    for name in environment.CPU_ENVIRONMENT:  # monkeypatch takes back what it knows of
-        monkeypatch.setenv(name, " ")
+    environment.os.environ |= dict.fromkeys(environment.CPU_ENVIRONMENT, " ")
     assert environment.platform() == "", "as verl reads it"
     assert environment.configure() is True
     assert environment.on_cpu()
