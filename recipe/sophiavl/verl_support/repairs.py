@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from inspect import signature
 from typing import Any
+from weakref import finalize
 
 import torch
 from tensordict import TensorDict
@@ -77,6 +78,26 @@ def _fix_text_only_batches(qwen2_vl: Any) -> None:
     qwen2_vl._get_input_embeds = get_input_embeds
 
 
+def _prepare_images_once(agent_loop: Any) -> None:
+    """verl 0.9.1 scales and cuts a response's images twice, for its score and for the training: once is enough.
+
+    ``AgentLoopWorker._compute_multi_modal_inputs`` (``verl/experimental/agent_loop/agent_loop.py``): what it gives for
+    one output never differs in what its callers use. A worker does it between the responses that it waits for.
+    """
+    original = agent_loop.AgentLoopWorker._compute_multi_modal_inputs
+    prepared: dict[int, dict[str, Any]] = {}  # by the id of an output that is still there
+
+    @wraps(original)
+    def compute_multi_modal_inputs(self: Any, output: Any, input_ids: torch.Tensor) -> dict[str, Any]:
+        key = id(output)
+        if key not in prepared:
+            prepared[key] = original(self, output, input_ids)
+            finalize(output, prepared.pop, key)
+        return dict(prepared[key])  # a caller takes keys out of it
+
+    agent_loop.AgentLoopWorker._compute_multi_modal_inputs = compute_multi_modal_inputs
+
+
 def install() -> None:
     """Apply the repairs to the modules that they concern, when those are imported."""
 
@@ -85,3 +106,4 @@ def install() -> None:
         module.maybe_fix_3d_position_ids = fix_3d_position_ids
 
     when_imported("verl.models.transformers.qwen2_vl")(_fix_text_only_batches)
+    when_imported("verl.experimental.agent_loop.agent_loop")(_prepare_images_once)

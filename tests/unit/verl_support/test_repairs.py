@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import gc
+from types import SimpleNamespace
+from typing import Any
+from weakref import ref
+
 import pytest
 import torch
 import verl.utils.tensordict_utils as tensordict_utils
 from tensordict import TensorDict
 from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
+from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput, AgentLoopWorker
 from verl.models.transformers import qwen2_vl
 
-from recipe.sophiavl.verl_support.repairs import fix_3d_position_ids
+from recipe.sophiavl.verl_support.repairs import _prepare_images_once, fix_3d_position_ids
 
 CHANNELS = 4
 
@@ -74,3 +80,33 @@ def test_text_only_rows_reach_the_language_model_unchanged() -> None:
     assert torch.equal(returned, mask)
     embeds.sum().backward()
     assert all(p.grad is not None for p in model.visual.parameters()), "every rank runs the vision tower"
+
+
+def response(token: int) -> AgentLoopOutput:
+    return AgentLoopOutput(prompt_ids=[1], response_ids=[token], response_mask=[1], metrics=AgentLoopMetrics())
+
+
+def test_a_responses_images_are_prepared_once_and_forgotten_with_it() -> None:
+    made: list[ref[torch.Tensor]] = []
+
+    class Worker:
+        def _compute_multi_modal_inputs(self, output: Any, input_ids: torch.Tensor) -> dict[str, Any]:
+            pixels = torch.tensor(output.response_ids)
+            made.append(ref(pixels))
+            return {"pixel_values": pixels, "mm_token_type_ids": input_ids}
+
+    _prepare_images_once(SimpleNamespace(AgentLoopWorker=Worker))
+    worker, ids = Worker(), torch.tensor([1, 2])
+    outputs = [response(2), response(3)]
+    for output in (*outputs, *outputs):
+        inputs = worker._compute_multi_modal_inputs(output, ids)
+        assert inputs.pop("mm_token_type_ids") is ids, "what a caller takes out is there for the next one"
+        assert inputs["pixel_values"].tolist() == output.response_ids
+    assert len(made) == 2
+    del outputs, output, inputs
+    gc.collect()
+    assert [kept() for kept in made] == [None, None]
+
+
+def test_the_plugin_has_verl_prepare_images_once() -> None:
+    assert AgentLoopWorker._compute_multi_modal_inputs.__wrapped__.__module__ == AgentLoopWorker.__module__
