@@ -20,7 +20,6 @@ Options are a list. Where a cell can hold only text, as in CSV, write lists as J
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,7 @@ import yaml
 
 from data_preprocess.core import checks, cli
 from data_preprocess.core.adapter import Adapter, Draft, FieldNames, rl_draft
-from data_preprocess.core.columns import Values, cell_text, look_over, nearest
+from data_preprocess.core.columns import Values, cell_of, cell_text, look_over, nearest
 from data_preprocess.core.errors import Fault, RowError, SourceError
 from data_preprocess.core.published import image_list
 from data_preprocess.core.shown import example, one_line
@@ -40,7 +39,6 @@ from data_preprocess.core.sources import SUFFIXES, HubSource, LocalSource, Sourc
 
 COLUMNS = tuple(field.name for field in fields(FieldNames))
 _NEEDED = ("question", "answer", "problem_type")
-_LISTS = ("images", "options")
 _OWN_NAMES = FieldNames(**{name: name for name in COLUMNS})
 
 
@@ -90,9 +88,7 @@ class MappedRows(Adapter):
             raise RowError(error.fault, error.field, f"{error.reason}: map it with --value {flag}") from error
 
     def _cell(self, fields: Mapping[str, Any], column: str) -> Any:
-        value = fields.get(getattr(self.names, column))
-        if column in _LISTS:
-            value = _listed(value)
+        value = cell_of(fields, self.names, column)
         table = self.values.get(column, {})
 
         def mapped(one: Any) -> Any:
@@ -100,16 +96,6 @@ class MappedRows(Adapter):
             return (table[text] or None) if text in table else one
 
         return [mapped(one) for one in value] if isinstance(value, list) else mapped(value)
-
-
-def _listed(value: Any) -> Any:
-    """The list that a text writes as JSON; any other value as it is."""
-    if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            return json.loads(value)
-        except ValueError:
-            return value  # its check says what is wrong with it
-    return value
 
 
 def read_mapping(

@@ -21,6 +21,7 @@ _LOOK_AT = 1000
 _MOST_COLUMNS = 100
 _MOST_VALUES = 10
 _NOTHING = (None, "", [])
+_LISTS = ("images", "options")
 
 Values = Mapping[str, Mapping[str, str]]
 """By field, what stands for which value of a row."""
@@ -30,6 +31,17 @@ def nearest(name: str, known: Sequence[str]) -> str:
     """`` (did you mean …?)`` with the known name most like `name`; empty where none is."""
     found = difflib.get_close_matches(name, known, n=1)
     return f" (did you mean {one_line(found[0])}?)" if found else ""
+
+
+def cell_of(fields: Mapping[str, Any], names: FieldNames, field: str) -> Any:
+    """What a row has for a field; where that may be a list, a text that writes one as JSON is the list."""
+    value = fields.get(getattr(names, field))
+    if field in _LISTS and isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value  # its check says what is wrong with it
+    return value
 
 
 def cell_text(value: Any) -> str | None:
@@ -70,10 +82,11 @@ def look_over(source: Source, names: FieldNames, needed: Sequence[str], values: 
         fields = row.fields or {}
         absent = {field: name for field, name in absent.items() if name not in fields}
         for field in values:
-            cell = fields.get(getattr(names, field))
+            cell = cell_of(fields, names, field)
             there = set(map(cell_text, cell if isinstance(cell, list) else [cell]))
             unmet -= {(field, text) for text in there}
-            met[field] |= dict.fromkeys(sorted(there - {None, *met[field]})[:_MOST_VALUES])
+            if len(met[field]) <= _MOST_VALUES:
+                met[field] |= dict.fromkeys(sorted(there - {None}))
         if not (absent or unmet):
             return []
         for name, value in fields.items():

@@ -78,9 +78,9 @@ def _message(group: str, kind: type, error: ValidationError) -> str:
             lines.append(f"{setting}: must be set")
         elif isinstance(own := fault.get("ctx", {}).get("error"), SettingsError):
             lines.append(str(own))
-        elif fault["type"] == "literal_error":
-            near = did_you_mean(str(given), re.findall(r"'([^']*)'", fault["ctx"]["expected"]))
-            lines.append(f"{setting}={given!r}: {told}{near}")
+        elif fault["type"] in ("literal_error", "bool_type"):
+            choices = re.findall(r"'([^']*)'", fault.get("ctx", {}).get("expected", "'true' 'false'"))
+            lines.append(f"{setting}={given!r}: {told}{did_you_mean(str(given), choices)}")
         else:
             lines.append(f"{setting}={given!r}: {'must be set. ' if given is None else ''}{told}")
     return "\n".join(dict.fromkeys(lines))

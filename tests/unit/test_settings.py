@@ -84,6 +84,7 @@ def test_outcome_only_needs_no_server() -> None:
         (("+thinking_reward.url=1", "+thinking_reward.Timeouts=2"), ("did you mean urls?", "did you mean timeout_s?")),
         (("thinking_reward.schedule=linera",), ("'linera'", "did you mean linear?")),
         (("thinking_reward.mode=externl",), ("'externl'", "did you mean external?")),
+        (("thinking_reward.trust=flase",), ("'flase'", "did you mean false?")),
         (("thinking_reward.ocr_reward=Exp",), ("'Exp'", "did you mean exp?")),
         (("+thinking_reward.correct_threshold_by_type.orc=0.9",), ("'orc'", "did you mean ocr?")),
     ],

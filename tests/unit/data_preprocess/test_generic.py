@@ -201,6 +201,15 @@ def test_values_in_a_mapping_file_and_what_overrides_them(tmp_path: Path) -> Non
     assert kinds == ["multiple choice", "free-form"]
 
 
+def test_values_of_a_list_that_is_written_as_json(tmp_path: Path, capsys) -> None:
+    row = 'Which?,vert,multiple choice,"[""rouge"", ""vert""]"'
+    (tmp_path / "rows.csv").write_text(f"question,answer,problem_type,options\n{row}\n")
+    assert convert(tmp_path / "rows.csv", tmp_path / "out", "--value", "options:rouge=red") == 0
+    (made,) = output_rows(tmp_path / "out")
+    assert made["extra_info"]["options"] == ["red", "vert"]
+    assert capsys.readouterr().err == ""
+
+
 def test_a_value_that_no_row_has_is_told(tmp_path: Path, capsys) -> None:
     (tmp_path / "rows.json").write_text(json.dumps(VALUES[:1]))
     flags = [
