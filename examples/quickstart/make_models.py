@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 from tiny_qwen import model_config, save_processor, train_tokenizer
 from traces import (
     FORMS,
@@ -130,6 +130,11 @@ class PreTrainedPlain:
         return "\n".join([*parts, "assistant\n"])
 
 
+def auc(scores: np.ndarray, right: np.ndarray) -> float:
+    """How often a right answer's score is above a wrong one's, ties counting half: the area under the ROC curve."""
+    return mannwhitneyu(scores[right], scores[~right]).statistic / (right.sum() * (~right).sum())
+
+
 def evaluate_policy(
     model: Qwen2_5_VLForConditionalGeneration, encoder: Encoder, pixels: Pixels, maker: Maker, count: int
 ) -> dict[str, float]:
@@ -169,8 +174,7 @@ def evaluate_policy(
         figures[f"{label}: right thinking (0.8 or more), wrong answer"] = ((thinking >= 0.8) & ~right).mean()
         figures[f"{label}: wrong thinking (below 0.8), right answer"] = ((thinking < 0.8) & right).mean()
         figures[f"{label}: the same with something seen"] = ((thinking > 0) & (thinking < 0.8) & right).mean()
-        ranks = rankdata(thinking)[right].sum() - right.sum() * (right.sum() + 1) / 2
-        figures[f"{label}: AUC of the thinking score for a right answer"] = ranks / (right.sum() * (~right).sum())
+        figures[f"{label}: AUC of the thinking score for a right answer"] = auc(thinking, right)
     for label, wrong in (("right", False), ("wrong", True)):
         begun = [f"<think>{' '.join(forced_steps(*both, maker.rng, wrong=wrong))}" for both in asked]
         figures[f"greedy: right answers after {label} steps that were forced"] = answer(0.0, begun)[1][1].mean()
@@ -191,6 +195,14 @@ def evaluate_trm_base(
     }
 
 
+def trm_scores(
+    model: Qwen2_5_VLForConditionalGeneration, encoder: Encoder, pixels: Pixels, examples: Sequence[Example]
+) -> np.ndarray:
+    """What a TRM scores, NaN where its greedy reply is no score."""
+    replies = generate(model, encoder, pixels, examples, temperature=0.0, max_new_tokens=MAX_REPLY_TOKENS)
+    return np.array([np.nan if (score := parse_score(reply)) is None else score for reply in replies])
+
+
 def evaluate_trm(
     model: Qwen2_5_VLForConditionalGeneration, encoder: Encoder, pixels: Pixels, maker: Maker, count: int
 ) -> dict[str, float]:
@@ -203,15 +215,7 @@ def evaluate_trm(
     ]
     truth = np.array([judge(*both, thinking) for both, thinking in zip(asked, judged, strict=True)])
     swapped = [replace(example, scene=examples[i - 1].scene) for i, example in enumerate(examples)]
-    scores, other = (
-        np.array(
-            [
-                np.nan if (value := parse_score(reply)) is None else value
-                for reply in generate(model, encoder, pixels, batch, temperature=0.0, max_new_tokens=MAX_REPLY_TOKENS)
-            ]
-        )
-        for batch in (examples, swapped)
-    )
+    scores, other = (trm_scores(model, encoder, pixels, batch) for batch in (examples, swapped))
     parsed = np.isfinite(scores)
     ranks = [np.unique(values[parsed], return_inverse=True)[1] for values in (scores, truth)]
     good = truth >= 0.8
@@ -221,6 +225,40 @@ def evaluate_trm(
         "rank correlation (dense ranks)": float(np.corrcoef(*ranks)[0, 1]),
         "mean score of right thinking": float(np.nanmean(scores[good])),
         "the same texts with another image": float(np.nanmean(other[good])),
+    }
+
+
+def evaluate_trm_on_policy(
+    model: Qwen2_5_VLForConditionalGeneration,
+    policy: Qwen2_5_VLForConditionalGeneration,
+    encoder: Encoder,
+    pixels: Pixels,
+    maker: Maker,
+    count: int,
+) -> dict[str, float]:
+    """What the TRM's scores tell about the answers of the policy's own responses, beside what the rule's tell."""
+    asked = [maker.question() for _ in range(count)]
+    prompts = [maker.example(scene, maker.policy_prompt(question)) for scene, question in asked]
+    replies = generate(policy, encoder, pixels, prompts, temperature=1.0, max_new_tokens=MAX_REPLY_TOKENS)
+    right = np.array(
+        [
+            score_outcome(question.problem_type, reply, question.answer, question.options).reward >= 0.5
+            for (_, question), reply in zip(asked, replies, strict=True)
+        ]
+    )
+    texts = [extract_thinking(reply) or "" for reply in replies]
+    rule = np.array([judge(*both, text) for both, text in zip(asked, texts, strict=True)])
+    examples = [
+        maker.example(scene, maker.trm_prompt(question, text))
+        for (scene, question), text in zip(asked, texts, strict=True)
+    ]
+    scores = trm_scores(model, encoder, pixels, examples)
+    parsed = np.isfinite(scores)
+    return {
+        "the policy's responses: replies that are a score": float(parsed.mean()),
+        "the policy's responses: mean absolute error": float(np.abs(scores - rule)[parsed].mean()),
+        "the policy's responses: AUC of the score for a right answer": auc(scores[parsed], right[parsed]),
+        "the policy's responses: AUC of the rule's score": auc(rule, right),
     }
 
 
@@ -265,9 +303,16 @@ class Workshop:
             "trm_base": ("Model to train a TRM from", self.maker.trm_base, evaluate_trm_base),
             "trm": ("Thinking reward model", self.maker.trm, evaluate_trm),
         }[name]
-        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(self.out / "policy", dtype=torch.float32)
+        policy, model = (
+            Qwen2_5_VLForConditionalGeneration.from_pretrained(self.out / "policy", dtype=torch.float32).eval()
+            for _ in range(2)
+        )
         self._train(model, draw, steps, name)
-        return report(title, evaluate(model, self.encoder, self.test_pixels, self.test, TEST_QUESTIONS))
+        held_out = self.encoder, self.test_pixels, self.test, TEST_QUESTIONS
+        figures = evaluate(model, *held_out)
+        if name == "trm":
+            figures |= evaluate_trm_on_policy(model, policy, *held_out)
+        return report(title, figures)
 
     def _train(
         self, model: Qwen2_5_VLForConditionalGeneration, draw: Callable[[], Example], steps: int, name: str
