@@ -36,6 +36,7 @@ from data_preprocess.core.errors import Fault, RowError, SourceError
 from data_preprocess.core.published import image_list
 from data_preprocess.core.shown import example, one_line
 from data_preprocess.core.sources import SUFFIXES, HubSource, LocalSource, Source, SourceFile, files_under, suffix_of
+from reward_score import PROBLEM_TYPES
 
 COLUMNS = tuple(field.name for field in fields(FieldNames))
 _NEEDED = ("question", "answer", "problem_type")
@@ -104,7 +105,7 @@ def read_mapping(
     """The mapping in a file, overridden by ``NAME=VALUE`` settings, and ``FIELD:FROM=TO`` for values.
 
     Raises:
-        SourceError: an unreadable file, or a name that is not known.
+        SourceError: an unreadable file, or a name or a problem type that is not known.
     """
     data: Any = {}
     if path is not None:
@@ -116,7 +117,10 @@ def read_mapping(
         raise SourceError(f"--mapping {path}: must hold `columns`, `constants` and `values`, nothing else")
     named = _known(data.get("columns"), COLUMNS, "column") | _known(_pairs(columns), COLUMNS, "column")
     fixed = _known(data.get("constants"), CONSTANTS, "constant") | _known(_pairs(constants), CONSTANTS, "constant")
-    return replace(_OWN_NAMES, **named), Constants(**fixed), _values(data.get("values"), values)
+    tables = _values(data.get("values"), values)
+    for kind in filter(None, [fixed.get("problem_type"), *tables.get("problem_type", {}).values()]):
+        _check_kind(kind)
+    return replace(_OWN_NAMES, **named), Constants(**fixed), tables
 
 
 def _pairs(settings: Sequence[str]) -> dict[str, str]:
@@ -135,6 +139,13 @@ def _known(mapping: Any, known: Sequence[str], what: str) -> dict[str, str]:
         if not isinstance(value, str) or not value:
             raise SourceError(f"{what} {name}={example(value)}: the value must be text, and not empty")
     return mapping
+
+
+def _check_kind(kind: str) -> None:
+    try:
+        checks.problem_type_field(kind, "problem_type")
+    except RowError as error:
+        raise SourceError(f"problem_type: {error.reason}{nearest(kind, PROBLEM_TYPES)}") from error
 
 
 def _values(mapping: Any, settings: Sequence[str]) -> Values:

@@ -88,7 +88,7 @@ async def test_preflight_passes(vllm_server):
 @pytest.mark.parametrize(
     ("changes", "failed", "hints"),
     [
-        ({"model": "tinny"}, "model served", ["tiny", "thinking_reward.model='tinny'"]),
+        ({"model": "tinny"}, "model served", ["serves tiny", "set thinking_reward.model=tiny (now 'tinny')"]),
         ({"max_thinking_chars": 40_000}, "context length", ["8192", "thinking_reward.max_thinking_chars=40000"]),
         ({"structured_output": "off"}, "two scores agree", ["unparsable", "thinking_reward.structured_output='off'"]),
     ],

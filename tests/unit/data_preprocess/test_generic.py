@@ -230,6 +230,7 @@ def test_a_value_that_no_row_has_is_told(tmp_path: Path, capsys) -> None:
         ("mc=OCR", "FIELD:FROM=TO"),
         ("problem_type:mc", "FIELD:FROM=TO"),
         ("\x1b[31m", r"\x1b[31m"),
+        ("problem_type:mc=multple choice", "did you mean multiple choice?"),
         ("ability:x=y", "one of question, answer, problem_type, options, images, data_source"),
     ],
 )
@@ -273,7 +274,8 @@ def test_options_in_one_text_are_told_how_to_be_written(tmp_path: Path, capsys, 
 
 
 @pytest.mark.parametrize(
-    ("columns", "constants"), [(["colour=c"], []), (["question"], []), ([], ["answer=4"]), ([], ["ability="])]
+    ("columns", "constants"),
+    [(["colour=c"], []), (["question"], []), ([], ["answer=4"]), ([], ["ability="]), ([], ["problem_type=numericl"])],
 )
 def test_unknown_names_are_errors(columns: list[str], constants: list[str]) -> None:
     with pytest.raises(SourceError):
