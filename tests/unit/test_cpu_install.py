@@ -1,4 +1,4 @@
-"""The CPU environment's installation: uv asks where pip would, pip steps in where uv fails, and a second start does no work."""
+"""Installing the CPU environment: uv asks where pip would, pip steps in where uv fails, a second start does no work."""
 
 from __future__ import annotations
 
@@ -57,7 +57,8 @@ echo "$(basename "$0") $*" >>"$LOG"
 case "$(basename "$0") $*" in
   "uv cache dir") echo "$(dirname "$LOG")/cache" ;;
   "uv pip install"*) [[ -z "${UV_FAILS:-}" ]] || { echo "no route to the index" >&2; exit 2; }
-    sleep "${UV_TAKES:-0}"; echo "default index: ${UV_DEFAULT_INDEX:-}" >>"$LOG"; echo " + one==1" >&2; echo "Installed 1 package" >&2 ;;
+    sleep "${UV_TAKES:-0}"; echo "default index: ${UV_DEFAULT_INDEX:-}" >>"$LOG"
+    printf "Installed 1 package\n + one==1\n" >&2 ;;
   *"-c import sys"*) echo 3.11 ;;
   *"-m pip show"*) [[ -f "$(dirname "$LOG")/made" ]] ;;
   *"-m venv "*) mkdir -p "${@: -1}/bin"; cp "$0" "${@: -1}/bin/python"; touch "$(dirname "$LOG")/made" ;;
@@ -122,12 +123,12 @@ def test_torch_alone_comes_from_its_own_index(setup):
 
 
 @pytest.mark.parametrize(
-    ("failure", "says"), [({"NO_UV": "1"}, "No uv to be had"), ({"UV_FAILS": "1"}, "uv failed")], ids=["no uv", "uv fails"]
+    ("failure", "says"), [({"NO_UV": "1"}, "No uv to be had"), ({"UV_FAILS": "1"}, "uv failed")], ids=["none", "fails"]
 )
 def test_pip_steps_in(setup, failure, says):
     status, out, err = finish(setup(**failure))
     assert status == 0, err
-    assert f"{says}" in out
+    assert says in out
     assert any("-r requirements-cpu.txt ./cpu_support --editable ." in line for line in installs(setup.log, "python"))
 
 
