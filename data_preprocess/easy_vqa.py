@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import easy_vqa
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from data_preprocess.schema import RL_SCHEMA, rl_row
@@ -35,6 +35,8 @@ TYPES = ("numerical", "multiple choice", "free-form")
 CHOICES = 4
 # Qwen2.5-VL sees 28 x 28 pixels as one token: 2 x 2 tokens a picture, and no picture shares one with its neighbour.
 PICTURE_SIDE = 56
+# Pixels of the black frame around a row. Its vision tower knows no absolute places: the frame tells the ends apart.
+FRAME = 3
 
 # Pictures of the package's training split from this id on are left for RL: the quickstart's models saw the ones before.
 FIRST_RL_IMAGE = 3000
@@ -116,14 +118,14 @@ class ShapeImage:
         return self.color, self.shape
 
     def picture(self) -> Image.Image:
-        """The picture as scenes show it: RGB, `PICTURE_SIDE` pixels wide and high."""
+        """The picture as scenes show it inside their frame: RGB, `PICTURE_SIDE` pixels wide and high."""
         with Image.open(self.path) as image:
             return image.convert("RGB").resize((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BICUBIC)
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Three pictures in a row."""
+    """Three pictures in a framed row."""
 
     pictures: tuple[ShapeImage, ShapeImage, ShapeImage]
 
@@ -132,13 +134,18 @@ class Scene:
         """What is to be seen at each place."""
         return {place: picture.look for place, picture in zip(PLACES, self.pictures, strict=True)}
 
-    def png(self) -> bytes:
-        """The image file: 168 x 56 pixels."""
+    def image(self) -> Image.Image:
+        """What is shown: 168 x 56 pixels, RGB."""
         row = Image.new("RGB", (len(PLACES) * PICTURE_SIDE, PICTURE_SIDE))
         for i, picture in enumerate(self.pictures):
             row.paste(picture.picture(), (i * PICTURE_SIDE, 0))
+        ImageDraw.Draw(row).rectangle((0, 0, row.width - 1, row.height - 1), outline="black", width=FRAME)
+        return row
+
+    def png(self) -> bytes:
+        """The image file."""
         file = io.BytesIO()
-        row.save(file, "PNG")
+        self.image().save(file, "PNG")
         return file.getvalue()
 
 

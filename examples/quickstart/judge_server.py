@@ -22,11 +22,12 @@ from aiohttp import web
 from PIL import Image
 from traces import critique
 
-from data_preprocess.easy_vqa import ASKS, PICTURE_SIDE, PLACES, Question, Scene, load_images
+from data_preprocess.easy_vqa import ASKS, FRAME, PICTURE_SIDE, PLACES, Question, Scene, load_images
 from recipe.sophiavl.trm.prompt import NO_THINKING, load_template
 
 MODEL = "rule-judge"
 MAX_BODY_BYTES = 16 * 2**20
+_INSIDE = (FRAME, FRAME, PICTURE_SIDE - FRAME, PICTURE_SIDE - FRAME)
 _OPTION = re.compile(r"[A-D]\. \w+")
 
 
@@ -42,7 +43,9 @@ class Judge:
         ]
         self._layout = re.compile("".join(pieces), re.DOTALL)
         self._pictures = {
-            image.picture().tobytes(): image for split in ("train", "test") for image in load_images(split)
+            image.picture().crop(_INSIDE).tobytes(): image
+            for split in ("train", "test")
+            for image in load_images(split)
         }
 
     def reply(self, request: Mapping[str, Any]) -> str:
@@ -67,8 +70,8 @@ class Judge:
             row = image.convert("RGB")
         if row.size != (len(PLACES) * PICTURE_SIDE, PICTURE_SIDE):
             raise ValueError(f"an image of {row.width} x {row.height} pixels is no row of easy-VQA pictures")
-        corners = range(0, row.width, PICTURE_SIDE)
-        parts = [row.crop((x, 0, x + PICTURE_SIDE, PICTURE_SIDE)).tobytes() for x in corners]
+        thirds = [row.crop((x, 0, x + PICTURE_SIDE, PICTURE_SIDE)) for x in range(0, row.width, PICTURE_SIDE)]
+        parts = [third.crop(_INSIDE).tobytes() for third in thirds]
         unknown = [place for place, part in zip(PLACES, parts, strict=True) if part not in self._pictures]
         if unknown:
             raise ValueError(f"a picture that easy-VQA does not have: {', '.join(unknown)}")

@@ -81,6 +81,13 @@ class Maker:
         trace = policy_trace(scene, question, self.rng, wrong_step=WRONG_STEP, slip=SLIP)
         return self.example(scene, self.policy_prompt(question), trace.response)
 
+    def lesson(self) -> Example:
+        """A prompt as the RL parquet has it, and a right trace that looks."""
+        scene, question = self.question()
+        form = self.rng.choice(("full", "full", "short"))
+        trace = policy_trace(scene, question, self.rng, wrong_step=0, slip=0, form=form)
+        return self.example(scene, self.policy_prompt(question), trace.response)
+
     def trm(self) -> Example:
         """A prompt as the TRM's client sends it, and its reply."""
         scene, question = self.question()
@@ -288,13 +295,18 @@ class Workshop:
         self.maker = Maker(images, self.tokenizer, template, seed)
         self.test = Maker(held_out, self.tokenizer, template, seed + 1)
 
-    def make_policy(self, eye_steps: int, steps: int) -> str:
-        """Train and save the policy; returns its part of the model card."""
+    def make_policy(self, eye_steps: int, lesson_steps: int, steps: int) -> str:
+        """Train and save the policy; returns its part of the model card.
+
+        It learns to see, then to think rightly, and last to think as carelessly as RL shall find it.
+        """
         model = Qwen2_5_VLForConditionalGeneration(model_config(self.tokenizer))
         model.generation_config.eos_token_id = self.tokenizer.eos_token_id
         model.generation_config.pad_token_id = self.tokenizer.pad_token_id
-        train_eyes(model, self.images, self.pixels, eye_steps, lr=2e-3)
-        self._train(model, self.maker.policy, steps, "policy")
+        train_eyes(model, self.images, self.pixels, eye_steps, lr=LEARNING_RATE)
+        self._train(model, self.maker.lesson, lesson_steps, "lessons", batch_size=32)
+        self._train(model, self.maker.policy, steps, "policy", batch_size=32, lr=LEARNING_RATE / 2)
+        self._save(model, "policy")
         return report("Policy", evaluate_policy(model, self.encoder, self.test_pixels, self.test, TEST_QUESTIONS))
 
     def make_from_policy(self, name: str, steps: int) -> str:
@@ -315,11 +327,20 @@ class Workshop:
         return report(title, figures)
 
     def _train(
-        self, model: Qwen2_5_VLForConditionalGeneration, draw: Callable[[], Example], steps: int, name: str
+        self,
+        model: Qwen2_5_VLForConditionalGeneration,
+        draw: Callable[[], Example],
+        steps: int,
+        name: str,
+        batch_size: int = 64,
+        lr: float = LEARNING_RATE,
     ) -> None:
         train_language(
-            model.train(), self.encoder, self.pixels, draw, steps=steps, batch_size=64, lr=LEARNING_RATE, name=name
+            model.train(), self.encoder, self.pixels, draw, steps=steps, batch_size=batch_size, lr=lr, name=name
         )
+
+    def _save(self, model: Qwen2_5_VLForConditionalGeneration, name: str) -> None:
+        """Write the weights; what is left in `model` are the written, rounded ones."""
         model.to(torch.bfloat16).save_pretrained(self.out / name)
         save_processor(self.tokenizer, self.out / name)
         model.float().eval()
@@ -334,7 +355,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--eye-steps", type=int, default=1200, help="steps of the vision tower's training")
-    parser.add_argument("--policy-steps", type=int, default=1200, help="SFT steps of the policy")
+    parser.add_argument("--lesson-steps", type=int, default=1800, help="SFT steps of the policy on right traces")
+    parser.add_argument("--policy-steps", type=int, default=700, help="SFT steps of the policy on careless ones")
     parser.add_argument("--trm-base-steps", type=int, default=1200, help="SFT steps of the model to train a TRM from")
     parser.add_argument("--trm-steps", type=int, default=1200, help="SFT steps of the TRM")
     options = parser.parse_args(arguments)
@@ -347,7 +369,7 @@ def main(arguments: list[str] | None = None) -> int:
         torch.manual_seed(options.seed)
         started = time.monotonic()
         if stage == "policy":
-            card = workshop.make_policy(options.eye_steps, options.policy_steps)
+            card = workshop.make_policy(options.eye_steps, options.lesson_steps, options.policy_steps)
         else:
             steps = options.trm_base_steps if stage == "trm_base" else options.trm_steps
             card = workshop.make_from_policy(stage, steps)

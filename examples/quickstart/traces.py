@@ -121,11 +121,15 @@ class Reading:
     Attributes:
         said: what it says is at the places; where it names a place again, the last word counts.
         repeats: it names a place again.
-        follows: every mark, every look and the one conclusion follow from what is said.
+        due: the answer that follows from what is said; None where none does.
+        concluded: its conclusion; None where it has none or several.
+        follows: every mark, every look and the conclusion follow from what is said.
     """
 
     said: dict[str, Look]
     repeats: bool
+    due: str | None
+    concluded: str | None
     follows: bool
 
 
@@ -139,15 +143,16 @@ def read(question: Question, thinking: str) -> Reading | None:
     if not any(map(any, said.values())):
         return None
     thing = question.ask.thing
-    focus, word = deduce(question.ask, said)
+    focus, due = deduce(question.ask, said)
+    conclusions = [match["concluded"] for match in found if match["concluded"]]
     letters = [(match["option"], match["letter"]) for match in found if match["letter"]]
     follows = (
         all(flag in (None, ("yes" if thing in look else "no") if thing else None) for _, look, flag in named)
         and {match["look"] for match in found if match["look"]} <= {focus}
-        and [match["concluded"] for match in found if match["concluded"]] == [word]
+        and conclusions == [due]
         and all(option in question.words and question.given(option) == letter for option, letter in letters)
     )
-    return Reading(said, len(named) > len(said), follows)
+    return Reading(said, len(named) > len(said), due, conclusions[0] if len(conclusions) == 1 else None, follows)
 
 
 def _needed(ask: Ask, looks: dict[str, Look], said: dict[str, Look]) -> set[tuple[str, int]]:
@@ -182,7 +187,8 @@ def judge(scene: Scene, question: Question, thinking: str) -> float:
 
 
 def critique(scene: Scene, question: Question, thinking: str) -> str:
-    """The judge's and the TRM's reply: what the image shows beside what the text says, place by place, then the score.
+    """The judge's and the TRM's reply: what the image shows beside what the text says, place by place, what follows
+    beside what is concluded, then the score.
 
     A model this small compares two words that stand side by side, and not a word with pixels.
     """
@@ -195,7 +201,8 @@ def critique(scene: Scene, question: Question, thinking: str) -> str:
         words = [f"{true} {said} {'yes' if said == true else 'no'}" for true, said in pairs if said]
         checks.append(" ".join((place, *words)))
     checks += ["twice"] * reading.repeats
-    checks.append(f"follows {'yes' if reading.follows else 'no'}")
+    due, concluded = (word or "nothing" for word in (reading.due, reading.concluded))
+    checks.append(f"follows {due} {concluded} {'yes' if reading.follows else 'no'}")
     return f"{', '.join(checks)}. Score: {judge(scene, question, thinking):.1f}"
 
 

@@ -13,7 +13,7 @@ from tiny_qwen import HIDDEN, IMAGE_TOKENS, MERGE, PATCH
 from tqdm import trange
 from transformers import PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration, Qwen2VLImageProcessor
 
-from data_preprocess.easy_vqa import COLORS, PICTURE_SIDE, PLACES, SHAPES, ShapeImage
+from data_preprocess.easy_vqa import COLORS, PICTURE_SIDE, PLACES, SHAPES, Scene, ShapeImage
 
 MERGED = PICTURE_SIDE // (PATCH * MERGE)  # rows and columns of tokens in a picture
 _IGNORE = -100
@@ -29,25 +29,20 @@ class Example:
 
 
 class Pixels:
-    """The patches of many pictures, made once, for scenes of any three of them."""
+    """The patches of many pictures at each place, made once, for scenes of any three of them."""
 
     def __init__(self, images: Sequence[ShapeImage], processor: Qwen2VLImageProcessor) -> None:
-        pictures = [image.picture() for image in images]
-        # A scene has as many pixels as the processor gives every image; a picture alone has a third of them.
-        third = processor.size["shortest_edge"] // len(PLACES)
-        size = {"shortest_edge": third, "longest_edge": third}
-        output = processor(images=pictures, size=size, return_tensors="pt")
-        # (pictures, rows of tokens, columns of tokens, patches in a token x patch dimension)
-        self.patches = output["pixel_values"].view(len(images), MERGED, MERGED, -1)
-        self.dimension = output["pixel_values"].shape[-1]
-        height, width = output["image_grid_thw"][0, 1:].tolist()
-        self.grid = torch.tensor([[1, height, width * len(PLACES)]])
+        rows = [Scene((image, image, image)).image() for image in images]
+        output = processor(images=rows, return_tensors="pt")
+        self.grid, self.dimension = output["image_grid_thw"][:1], output["pixel_values"].shape[-1]
+        # (pictures, rows of tokens, places, columns of tokens, patches in a token x patch dimension)
+        self.patches = output["pixel_values"].view(len(images), MERGED, len(PLACES), MERGED, -1)
 
     def __getitem__(self, scenes: Sequence[Sequence[int]] | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Patches (scenes * patches, dimension) and grids (scenes, 3) of these (scenes, 3) rows, as the model wants."""
-        pictures = self.patches[torch.as_tensor(scenes)]  # (scenes, places, rows, columns, ...)
-        patches = pictures.transpose(1, 2).reshape(-1, self.dimension)
-        return patches, self.grid.expand(len(scenes), -1)
+        rows = torch.as_tensor(scenes)
+        at_places = [self.patches[rows[:, i], :, i] for i in range(len(PLACES))]
+        return torch.stack(at_places, 2).view(-1, self.dimension), self.grid.expand(len(rows), -1)
 
 
 class Encoder:
@@ -119,16 +114,17 @@ def optimise(
 def train_eyes(
     model: Qwen2_5_VLForConditionalGeneration, images: Sequence[ShapeImage], pixels: Pixels, steps: int, lr: float
 ) -> None:
-    """Teach the vision tower colour and shape of each picture with two linear heads, which are thrown away."""
-    targets = torch.tensor([(COLORS.index(image.color), SHAPES.index(image.shape)) for image in images])
-    heads = torch.nn.ModuleList([torch.nn.Linear(HIDDEN, len(COLORS)), torch.nn.Linear(HIDDEN, len(SHAPES))])
+    """Teach the vision tower colour, shape and place of each picture with linear heads, which are thrown away."""
+    looks = torch.tensor([(COLORS.index(image.color), SHAPES.index(image.shape)) for image in images])
+    heads = torch.nn.ModuleList([torch.nn.Linear(HIDDEN, len(words)) for words in (COLORS, SHAPES, PLACES)])
 
     def loss_of() -> torch.Tensor:
         rows = torch.randint(len(images), (48, len(PLACES)))
         tokens = see(model, *pixels[rows]).view(len(rows), MERGED, len(PLACES), MERGED, HIDDEN)
         features = tokens.mean((1, 3)).flatten(0, 1)
-        said = [head(features) for head in heads]
-        return sum(torch.nn.functional.cross_entropy(said[i], targets[rows, i].flatten()) for i in range(len(said)))
+        truths = [*looks[rows].flatten(0, 1).T, torch.arange(len(PLACES)).repeat(len(rows))]
+        pairs = zip(heads, truths, strict=True)
+        return sum(torch.nn.functional.cross_entropy(head(features), truth) for head, truth in pairs)
 
     optimise([*model.model.visual.parameters(), *heads.parameters()], loss_of, steps, lr, "eyes")
 

@@ -95,7 +95,7 @@ def test_the_judge_scores_what_the_question_needs(server, scene, question, think
 
 def test_the_reply_sets_what_is_seen_beside_what_is_said(server, scene):
     reply = server.reply(request(scene.png(), COUNT, "right red circle yes. left red yes. left red yes. So it is 3."))
-    assert reply == "left red red yes, right red red yes rectangle circle no, twice, follows no. Score: 0.1"
+    assert reply == "left red red yes, right red red yes rectangle circle no, twice, follows 2 3 no. Score: 0.1"
     assert server.reply(request(scene.png(), COUNT, "It looks like 2.")) == "nothing seen. Score: 0.0"
 
 

@@ -13,7 +13,17 @@ import pytest
 from PIL import Image
 
 from data_preprocess import easy_vqa
-from data_preprocess.easy_vqa import PICTURE_SIDE, TYPES, Ask, Scene, ShapeImage, deduce, load_images, make_question
+from data_preprocess.easy_vqa import (
+    FRAME,
+    PICTURE_SIDE,
+    TYPES,
+    Ask,
+    Scene,
+    ShapeImage,
+    deduce,
+    load_images,
+    make_question,
+)
 from data_preprocess.schema import RL_SCHEMA
 from reward_score import score_outcome
 from reward_score.option_labels import option_texts
@@ -40,11 +50,16 @@ def thirds(row: dict) -> list[bytes]:
     with Image.open(io.BytesIO(row["images"][0]["bytes"])) as scene:
         assert scene.size == (3 * PICTURE_SIDE, PICTURE_SIDE)
         corners = (0, PICTURE_SIDE, 2 * PICTURE_SIDE)
-        return [scene.crop((x, 0, x + PICTURE_SIDE, PICTURE_SIDE)).tobytes() for x in corners]
+        return [inside(scene.crop((x, 0, x + PICTURE_SIDE, PICTURE_SIDE))) for x in corners]
+
+
+def inside(picture: Image.Image) -> bytes:
+    """The pixels of a picture that no frame covers."""
+    return picture.crop((FRAME, FRAME, PICTURE_SIDE - FRAME, PICTURE_SIDE - FRAME)).tobytes()
 
 
 def pixels(images: list[ShapeImage]) -> set[bytes]:
-    return {image.picture().tobytes() for image in images}
+    return {inside(image.picture()) for image in images}
 
 
 def test_schema_sizes_and_types(folder: Path) -> None:
