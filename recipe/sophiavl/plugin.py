@@ -11,7 +11,6 @@ import os
 
 from wrapt import when_imported
 
-from recipe.sophiavl.settings import REWARD_MANAGER_NAME
 from recipe.sophiavl.verl_support import environment, internals, repairs
 
 
@@ -33,6 +32,9 @@ def check_registered() -> None:
     Raises:
         RuntimeError: the plugin is not active; the message says what to install or unset.
     """
+    # Here, because every process that imports verl imports this module.
+    from recipe.sophiavl.settings import REWARD_MANAGER_NAME
+
     if not internals.knows_reward_manager(REWARD_MANAGER_NAME):
         raise RuntimeError(
             f"verl does not know the reward manager {REWARD_MANAGER_NAME!r}. Its plugin entry point "

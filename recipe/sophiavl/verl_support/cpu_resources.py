@@ -16,9 +16,11 @@ THREADS = "OMP_NUM_THREADS"
 SERVER_THREADS = "SOPHIAVL_SERVER_THREADS"
 DTYPE = "SOPHIAVL_CPU_DTYPE"
 
-# As /proc/cpuinfo spells them: x86 (Intel Cooper Lake, Sapphire Rapids; AMD Zen 4) and ARM (Neoverse V1 and later).
-# avx512_bf16 alone multiplies bfloat16 pairs, amx_bf16 whole tiles of them.
+# As /proc/cpuinfo spells them: x86 (Intel Sapphire Rapids, AMD Zen 4, and later) and ARM (Neoverse V1 and later).
 NATIVE_BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
+# Those that multiply tiles. avx512_bf16 multiplies pairs, which pays only for what there is to convert first: a linear
+# layer (5760 x 128) by (128 x 512), forward and backward, takes 24 ms in float32 and 31 ms in bfloat16 (Xeon, 1 core).
+_MATRIX_FLAGS = ("amx_bf16", "bf16")
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,12 @@ class Choice:
 
 def choose(machine: Machine) -> Choice:
     """The choice for a machine, without what the user's environment says."""
-    dtype, reason = "float32", "no native bf16: bfloat16 would be emulated"
-    if machine.native_bf16:
-        dtype, reason = "bfloat16", "native"
+    if set(machine.native_bf16) & set(_MATRIX_FLAGS):
+        dtype, reason = "bfloat16", "the processor multiplies matrices of it"
+    elif machine.native_bf16:
+        dtype, reason = "float32", "no slower than bfloat16 with these instructions, and more exact"
+    else:
+        dtype, reason = "float32", "bfloat16 would be emulated"
     return Choice(dtype, machine.cores, max(1, machine.cores // 2), reason)
 
 

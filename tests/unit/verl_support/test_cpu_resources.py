@@ -93,15 +93,31 @@ def test_what_works_alone_has_all_cores_and_what_works_at_once_shares_them(cores
     assert (choice.threads, choice.server_threads) == (cores, servers)
 
 
-def test_without_native_bf16_it_is_float32() -> None:
-    assert choose(Machine((), 2, None)).dtype == "float32"
+@pytest.mark.parametrize(
+    ("flags", "dtype"),
+    [
+        ((), "float32"),
+        (("avx512_bf16",), "float32"),
+        (("avx512_bf16", "amx_bf16"), "bfloat16"),
+        (("bf16",), "bfloat16"),
+    ],
+)
+def test_bfloat16_is_for_processors_that_multiply_matrices_of_it(flags: tuple[str, ...], dtype: str) -> None:
+    assert choose(Machine(flags, 2, None)).dtype == dtype
 
 
 def test_the_line_says_what_was_chosen_and_why() -> None:
     variables, line = resolve(Machine((), 16, 4.5), {"HOME": "/x"})
     assert variables == {DTYPE: "float32", THREADS: "4", SERVER_THREADS: "2"}
     assert "\n" not in line
-    for part in ("4 cores", "quota of 4.5", "16 CPUs", f"{DTYPE}=float32 (no", f"{THREADS}=4", f"{SERVER_THREADS}=2"):
+    for part in (
+        "4 cores",
+        "quota of 4.5",
+        "16 CPUs",
+        f"{DTYPE}=float32 (bfloat16 would",
+        f"{THREADS}=4",
+        f"{SERVER_THREADS}=2",
+    ):
         assert part in line
     assert "set in the environment" not in line
 
