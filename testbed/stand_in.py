@@ -8,12 +8,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from aiohttp import web
@@ -59,17 +61,46 @@ async def serve(app: web.Application, port: int | None = None):
         await runner.cleanup()
 
 
-def delayed(delay_s: float, capacity: int) -> Handler:
-    """A handler that takes `delay_s` seconds for each request and serves `capacity` of them at once."""
+@dataclass
+class Work:
+    """What a stand-in process has done: chat requests, the bytes of their bodies, and its own CPU seconds."""
+
+    requests: int = 0
+    body_bytes: int = 0
+    cpu_s: float = 0.0
+
+    def since(self, before: Work) -> Work:
+        """What was done after `before`."""
+        return Work(*(now - then for now, then in zip(asdict(self).values(), asdict(before).values(), strict=True)))
+
+
+def delayed(delay_s: float, capacity: int, work: Work | None = None) -> Handler:
+    """A handler that takes `delay_s` seconds for each request, serves `capacity` of them at once, and counts them.
+
+    It cannot answer n requests faster than `bound_s`.
+    """
+    work = work or Work()
     slots = asyncio.Semaphore(capacity)
 
     async def chat(request: web.Request) -> web.Response:
-        await request.read()
+        work.body_bytes += len(await request.read())
+        work.requests += 1
         async with slots:
             await asyncio.sleep(delay_s)
         return web.json_response(completion("0.7"))
 
     return chat
+
+
+def bound_s(requests: int, delay_s: float, capacity: int) -> float:
+    """Seconds that a `delayed` server needs for this many requests, however they come."""
+    return -(-requests // capacity) * delay_s
+
+
+def work_of(url: str) -> Work:
+    """What the stand-in process at this base URL has done so far."""
+    with urllib.request.urlopen(url.removesuffix("/v1") + "/work", timeout=30) as response:
+        return Work(**json.load(response))
 
 
 @contextlib.contextmanager
@@ -104,7 +135,15 @@ def main() -> None:
     parser.add_argument("--delay-s", type=float, default=0.05)
     parser.add_argument("--capacity", type=int, default=64)
     given = parser.parse_args()
-    web.run_app(make_app(delayed(given.delay_s, given.capacity)), host="127.0.0.1", port=given.port, print=None)
+    work = Work()
+
+    async def told(_: web.Request) -> web.Response:
+        work.cpu_s = time.process_time()
+        return web.json_response(asdict(work))
+
+    app = make_app(delayed(given.delay_s, given.capacity, work))
+    app.router.add_get("/work", told)
+    web.run_app(app, host="127.0.0.1", port=given.port, print=None)
 
 
 if __name__ == "__main__":
