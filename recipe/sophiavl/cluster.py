@@ -75,7 +75,7 @@ def _absolute(path: str, *, must_exist: bool) -> str:
 def set_platform_of_workers(config: DictConfig) -> None:
     """On the CPU platform, put its variables into Ray's runtime environment, in place: verl reads them on import."""
     if environment.on_cpu():
-        variables = {name: os.environ.get(name, value) for name, value in environment.CPU_ENVIRONMENT.items()}
+        variables, _ = environment.cpu_environment()
         with open_dict(config):
             OmegaConf.update(config, "ray_kwargs.ray_init.runtime_env.env_vars", variables, merge=True)
 
