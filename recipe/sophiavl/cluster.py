@@ -25,10 +25,7 @@ from recipe.sophiavl.trm.preflight import Check, PreflightError, run_preflight
 from recipe.sophiavl.validation import SettingsError
 from recipe.sophiavl.verl_support import environment
 
-# verl's FileLogger reads the one that is set, in the process of the task runner.
-_LOG_PATHS = ("VERL_FILE_LOGGER_PATH", "VERL_FILE_LOGGER_ROOT")
-
-_OUTPUT_PATHS = ("trainer.default_local_dir", "trainer.rollout_data_dir", "trainer.validation_data_dir")
+_OUTPUT_PATHS = ("run_dir", "trainer.default_local_dir", "trainer.rollout_data_dir", "trainer.validation_data_dir")
 # Where a model is named, a path that is not there is the name of one on a hub.
 _INPUT_PATHS = (
     "data.train_files",
@@ -81,19 +78,18 @@ def set_platform_of_workers(config: DictConfig) -> None:
 
 
 def private_environment(settings: ThinkingRewardSettings) -> dict[str, str]:
-    """The variables of the driver that the run's processes need: the API key, and where the metrics are written.
+    """The variables of the driver that the run's processes need and nothing may print: the API key.
 
     Raises:
         SettingsError: ``thinking_reward.api_key_env`` names a variable that is not set.
     """
-    found = {name: str(Path(os.environ[name]).expanduser().absolute()) for name in _LOG_PATHS if os.environ.get(name)}
     name = settings.client.get("api_key_env")
-    if settings.enable and settings.mode == "external" and name:
-        try:
-            found[name] = str(read_api_key(settings.client_settings()))
-        except ValueError as error:
-            raise SettingsError(str(error)) from error
-    return found
+    if not (settings.enable and settings.mode == "external" and name):
+        return {}
+    try:
+        return {name: str(read_api_key(settings.client_settings()))}
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
 
 
 def with_arguments(actor: Any, *arguments: Any) -> Any:

@@ -61,22 +61,14 @@ def test_the_driver_asks_the_trm_itself_only_where_the_workers_are_beside_it(
     assert cluster.asks_from_here(made) is here
 
 
-def test_the_key_and_the_log_path_are_found_in_the_drivers_environment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("VERL_FILE_LOGGER_PATH", "out/metrics.jsonl")
-    monkeypatch.delenv("VERL_FILE_LOGGER_ROOT", raising=False)
+def test_the_key_is_found_in_the_drivers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = ThinkingRewardSettings(client={"urls": ["http://trm:8000/v1"], "model": "m", "api_key_env": "TRM_KEY"})
     monkeypatch.delenv("TRM_KEY", raising=False)
     with pytest.raises(SettingsError, match=r"thinking_reward\.api_key_env='TRM_KEY': this environment variable"):
         cluster.private_environment(settings)
     monkeypatch.setenv("TRM_KEY", "secret")
-    path = f"{tmp_path}/out/metrics.jsonl"
-    assert cluster.private_environment(settings) == {"VERL_FILE_LOGGER_PATH": path, "TRM_KEY": "secret"}
-    assert cluster.private_environment(ThinkingRewardSettings(enable=False, client={"api_key_env": "TRM_KEY"})) == {
-        "VERL_FILE_LOGGER_PATH": path
-    }
+    assert cluster.private_environment(settings) == {"TRM_KEY": "secret"}
+    assert cluster.private_environment(ThinkingRewardSettings(enable=False, client={"api_key_env": "TRM_KEY"})) == {}
 
 
 def test_only_the_cpu_platform_goes_into_rays_runtime_environment(monkeypatch: pytest.MonkeyPatch) -> None:
