@@ -23,6 +23,7 @@ RECORD = "run.json"  # what defines the experiment, and each start: when, comman
 FINISHED = "finished"  # the step that the run was to reach, once it has
 
 _LOCK = ".lock"
+_RECORDED = ("experiment", "total_training_steps", "starts")
 _NUMBERED = re.compile(r"metrics-(\d+)\.jsonl")
 _LATEST = "latest_checkpointed_iteration.txt"  # verl writes it beside the checkpoints
 
@@ -61,11 +62,14 @@ class RunFolder:
         """
         file = self.path / RECORD
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            record = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise SettingsError(f"{file}: not the record of a run ({error})") from error
+        if missing := [key for key in _RECORDED if key not in record]:
+            raise SettingsError(f"{file}: not the record of a run (without {', '.join(missing)})")
+        return record
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Replace the record at once, so that nobody ever reads half of it."""
@@ -103,9 +107,9 @@ class RunFolder:
         metrics = {file.name for file in self.path.glob(METRICS_PATTERN)}
         there = sorted(file.name for file in self.path.iterdir())
         own = [name for name in there if name in named | metrics]
-        if own == there:
-            return f"rm -r {shlex.quote(str(self.path))}"
-        return f"(cd {shlex.quote(str(self.path))} && rm -r {shlex.join(own)})"
+        away = [] if self.checkpoints.is_relative_to(self.path) or not self.checkpoints.exists() else [self.checkpoints]
+        files = [self.path, *away] if own == there else [*(self.path / name for name in own), *away]
+        return shlex.join(["rm", "-r", *map(str, files)])
 
     def remove(self) -> None:
         """Remove the folder with all that it holds."""

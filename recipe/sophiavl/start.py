@@ -135,7 +135,7 @@ def _compare(config: DictConfig, start: Start) -> None:
     changed = {name: value for name, value in _versions().items() if name != "at" and value != newest.get(name)}
     if changed:
         start.notes.append(
-            "Since this run's last start has changed: "
+            "Changed since this run's last start: "
             + ", ".join(f"{name} {newest.get(name)} to {value}" for name, value in changed.items())
         )
         # Other code has other settings: those that one side does not know are told, and no reason to refuse.
@@ -150,11 +150,13 @@ def _compare(config: DictConfig, start: Start) -> None:
 def _how_far(config: DictConfig, start: Start) -> None:
     steps, folder = config.trainer.total_training_steps, start.folder
     finished, saved = folder.finished_step(), folder.latest_step()
-    start.finished = finished is not None and steps is not None and steps <= finished
+    # A checkpoint of the last step alone may want its validation yet.
+    start.finished = steps is not None and (steps <= (finished or 0) or steps < (saved or 0))
     if start.finished:
         start.notes.append(
-            f"This run is finished: step {finished} of {steps}. To see it: python -m recipe.sophiavl.report "
-            f"{config.run_dir}; to go on: trainer.total_training_steps=N; to start over: {folder.removal()}"
+            f"This run is finished: step {max(finished or 0, saved or 0)} of {steps}. To see it: python -m "
+            f"recipe.sophiavl.report {config.run_dir}; to go on: trainer.total_training_steps=N; to start over: "
+            f"{folder.removal()}"
         )
         return
     if saved is None and finished is not None:

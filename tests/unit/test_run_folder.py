@@ -74,11 +74,21 @@ def test_the_removal_takes_the_run_and_nothing_else(folder: RunFolder) -> None:
     assert [file.name for file in folder.path.iterdir()] == ["my notes.txt"]
 
 
+def test_checkpoints_elsewhere_belong_to_the_run(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run", tmp_path / "big disk/checkpoints")
+    for made in (folder.path / "rollouts", folder.checkpoints):
+        made.mkdir(parents=True)
+    subprocess.run(folder.removal(), shell=True, check=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["big disk"]
+    assert not folder.checkpoints.exists()
+
+
 def test_a_damaged_record_is_named(folder: RunFolder) -> None:
     assert folder.record() is None
-    (folder.path / "run.json").write_text("{")
-    with pytest.raises(SettingsError, match=r"run/run\.json: not the record of a run"):
-        folder.record()
+    for text in ("{", '{"starts": [], "experiment": {}}'):
+        (folder.path / "run.json").write_text(text)
+        with pytest.raises(SettingsError, match=r"run/run\.json: not the record of a run"):
+            folder.record()
 
 
 def test_the_step_of_the_newest_checkpoint(folder: RunFolder) -> None:

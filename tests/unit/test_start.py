@@ -151,6 +151,15 @@ def test_a_finished_run_is_told_and_nothing_is_started(folder: Path) -> None:
         plan(composed("trainer.total_training_steps=40", "thinking_reward=outcome_only"))
 
 
+def test_a_run_that_is_further_than_it_was_told_to_go_is_finished(folder: Path) -> None:
+    begun(steps=30)
+    assert not plan(composed("trainer.total_training_steps=40")).finished
+    assert not plan(composed("trainer.total_training_steps=30")).finished, "its last validation may be missing"
+    short = plan(composed("trainer.total_training_steps=20"))
+    assert short.finished
+    assert "step 30 of 20" in short.notes[-1]
+
+
 def test_a_finished_run_may_go_further_and_what_that_changes_is_told(folder: Path) -> None:
     begun(finished=True)
     longer = plan(composed("trainer.total_training_steps=80"))
