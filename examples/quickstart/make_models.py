@@ -304,8 +304,8 @@ class Workshop:
         model.generation_config.eos_token_id = self.tokenizer.eos_token_id
         model.generation_config.pad_token_id = self.tokenizer.pad_token_id
         train_eyes(model, self.images, self.pixels, eye_steps, lr=LEARNING_RATE)
-        self._train(model, self.maker.lesson, lesson_steps, "lessons", batch_size=32)
-        self._train(model, self.maker.policy, steps, "policy", batch_size=32, lr=LEARNING_RATE / 2)
+        self._train(model, self.maker.lesson, lesson_steps, "lessons")
+        self._train(model, self.maker.policy, steps, "policy", lr=LEARNING_RATE / 2)
         self._save(model, "policy")
         return report("Policy", evaluate_policy(model, self.encoder, self.test_pixels, self.test, TEST_QUESTIONS))
 
@@ -320,6 +320,7 @@ class Workshop:
             for _ in range(2)
         )
         self._train(model, draw, steps, name)
+        self._save(model, name)
         held_out = self.encoder, self.test_pixels, self.test, TEST_QUESTIONS
         figures = evaluate(model, *held_out)
         if name == "trm":
@@ -332,12 +333,9 @@ class Workshop:
         draw: Callable[[], Example],
         steps: int,
         name: str,
-        batch_size: int = 64,
         lr: float = LEARNING_RATE,
     ) -> None:
-        train_language(
-            model.train(), self.encoder, self.pixels, draw, steps=steps, batch_size=batch_size, lr=lr, name=name
-        )
+        train_language(model.train(), self.encoder, self.pixels, draw, steps=steps, batch_size=32, lr=lr, name=name)
 
     def _save(self, model: Qwen2_5_VLForConditionalGeneration, name: str) -> None:
         """Write the weights; what is left in `model` are the written, rounded ones."""
