@@ -79,7 +79,9 @@ cleanup() {
 trap cleanup EXIT
 trap 'echo; echo "Stopping. Run the same command again to go on from the last checkpoint."; exit 130' INT TERM
 
-setsid vllm serve "$MODELS/trm" --served-model-name trm --host 127.0.0.1 --port "$port" \
+# It works beside the rollout server, whose number format and threads it has.
+OMP_NUM_THREADS="$SOPHIAVL_SERVER_THREADS" setsid vllm serve "$MODELS/trm" --served-model-name trm \
+  --host 127.0.0.1 --port "$port" --dtype "$SOPHIAVL_CPU_DTYPE" \
   --max-model-len 4096 --max-num-seqs 64 --enforce-eager >"$RUN_DIR/trm.log" 2>&1 &
 trm_pid=$!
 echo "Starting the thinking reward model on port $port (log: $RUN_DIR/trm.log)"

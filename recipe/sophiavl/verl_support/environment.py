@@ -101,10 +101,10 @@ def configure() -> bool:
 
 
 def main() -> None:
-    """Print the settings as shell exports, for scripts that start verl's own entry points or vLLM."""
+    """Print the settings as shell exports, for scripts that start vLLM or several of the recipe's commands, which then
+    say themselves what was chosen."""
     if wants_cpu_platform():
-        variables, line = cpu_environment()
-        print(line, file=sys.stderr)
+        variables, _ = cpu_environment()
         for name, value in variables.items():
             print(f"export {name}={shlex.quote(value)}")
 
