@@ -10,6 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -18,23 +19,27 @@ from recipe.sophiavl.report.curves import curves
 from recipe.sophiavl.report.follow import follow
 from recipe.sophiavl.report.logs import Steps, load_metrics, series
 from recipe.sophiavl.report.summary import CORRELATION, Change, Value, summary
-from recipe.sophiavl.run_folder import METRICS_PATTERN
+from recipe.sophiavl.run_folder import CHECKPOINTS, CONFIG, LOG, METRICS_PATTERN, ROLLOUTS, VALIDATION
 
 _LEFT_BEHIND = (
-    ("training log", "train.log"),
+    ("training log", LOG),
     ("metrics", METRICS_PATTERN),
     ("curves", "curves.png"),
-    ("responses with their rewards", "rollouts"),
-    ("validation responses", "validation"),
-    ("checkpoints", "checkpoints"),
+    ("responses with their rewards", ROLLOUTS),
+    ("validation responses", VALIDATION),
+    ("checkpoints", CHECKPOINTS),
 )
 
 
 def print_summary(run_dir: Path, steps: Steps, console: Console) -> None:
     """A table of what changed, and where everything is."""
-    changes = summary(steps, run_dir / "validation")
+    changes = summary(steps, run_dir / VALIDATION)
     done = max((step for step, data in steps.items() if trained(data)), default=0)
-    table = Table(title=f"{run_dir}: {done} training steps", caption=_caption(steps, changes), caption_justify="left")
+    planned = _planned_steps(run_dir)
+    of = f" of {planned}" if planned else ""
+    table = Table(
+        title=f"{run_dir}: {done}{of} training steps", caption=_caption(steps, changes), caption_justify="left"
+    )
     for heading in ("", "before", "after", "change"):
         table.add_column(heading, justify="left" if not heading else "right", no_wrap=bool(heading))
     for number, change in enumerate(changes):
@@ -48,6 +53,12 @@ def print_summary(run_dir: Path, steps: Steps, console: Console) -> None:
     for label, name in _LEFT_BEHIND:
         if any(run_dir.glob(name)):
             console.print(f"  {label}: {run_dir / name}", highlight=False)
+
+
+def _planned_steps(run_dir: Path) -> int | None:
+    """How many steps the run is to take; None where its configuration is not there or counts epochs."""
+    file = run_dir / CONFIG
+    return OmegaConf.select(OmegaConf.load(file), "trainer.total_training_steps") if file.is_file() else None
 
 
 def _shown(value: Value | None, sign: str = "") -> str:

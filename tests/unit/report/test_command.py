@@ -62,10 +62,13 @@ def test_the_table_has_each_change_with_its_error_and_the_curves_are_drawn(
 def test_a_run_still_going_is_shown_as_far_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log(tmp_path, {0: RUN[0]})
     text = shown(tmp_path, capsys)
-    assert "0 training steps" in text
+    assert ": 0 training steps" in text
     assert "outcome reward │ 0.250 ± 0.020 │ │ │" in text
     log(tmp_path, {1: RUN[1], 2: RUN[2]}, end="")  # the second line is being written; no validation
-    assert "training, 1 step │ │ │ │ │ outcome reward │ 0.100" in shown(tmp_path, capsys)
+    (tmp_path / "config.yaml").write_text("trainer: {total_training_steps: 40}")
+    text = shown(tmp_path, capsys)
+    assert ": 1 of 40 training steps" in text
+    assert "training, 1 step │ │ │ │ │ outcome reward │ 0.100" in text
 
 
 def test_a_folder_that_is_missing_or_without_metrics_is_told_apart(
