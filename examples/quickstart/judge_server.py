@@ -42,11 +42,8 @@ class Judge:
             if text != "images"
         ]
         self._layout = re.compile("".join(pieces), re.DOTALL)
-        self._pictures = {
-            image.picture().crop(_INSIDE).tobytes(): image
-            for split in ("train", "test")
-            for image in load_images(split)
-        }
+        images = [image for split in ("train", "test") for image in load_images(split)]
+        self._pictures = {image.picture().crop(_INSIDE).tobytes(): image for image in images}
 
     def reply(self, request: Mapping[str, Any]) -> str:
         """The verdict on one chat request.

@@ -291,7 +291,7 @@ class Workshop:
         save_processor(self.tokenizer, out / "policy")
         processor = AutoProcessor.from_pretrained(out / "policy").image_processor
         self.out, self.images, self.encoder = out, images, Encoder(self.tokenizer)
-        self.pixels, self.test_pixels = Pixels(images, processor), Pixels(held_out, processor)
+        self.pixels, self.test_pixels = Pixels(images, processor, flip=True), Pixels(held_out, processor)
         self.maker = Maker(images, self.tokenizer, template, seed)
         self.test = Maker(held_out, self.tokenizer, template, seed + 1)
 

@@ -19,7 +19,7 @@ FORMS = {"hasty": 0.48, "short": 0.2, "full": 0.22, "twice": 0.1}
 _PLACE = "|".join(PLACES)
 _SENTENCE = re.compile(
     rf"(?P<place>{_PLACE})(?: (?P<color>{'|'.join(COLORS)}))?(?: (?P<shape>{'|'.join(SHAPES)}))?(?: (?P<flag>yes|no))?"
-    rf"\.|look (?P<look>{_PLACE})\.|So it is (?P<concluded>\w+)\.|(?P<option>\w+) is (?P<letter>[A-D])\."
+    rf"\.|look (?P<look>{_PLACE})\.|So it is (?P<concluded>\w+)(?: (?P<letter>[A-D]))?\."
 )
 _COMPARISON = re.compile(r"(\w+) (\w+) (yes|no)\b")
 
@@ -100,18 +100,18 @@ def policy_trace(
     form = form or rng.choices(list(FORMS), list(FORMS.values()))[0]
     if form == "hasty":
         word = guess(scene, question, rng)
-        sentences = [f"It looks like {word}."]
+        sentences, conclusion = [], "It looks like"
     else:
         said = misseen(question, scene.looks, wrong_step, rng)
         word = deduce(question.ask, said)[1]
         if rng.random() < slip:
             word = other(question.words, word, rng)
-        sentences = [*steps(question.ask, said, form), f"So it is {word}."]
-    if question.options:
-        sentences.append(f"{word} is {question.given(word)}.")
+        sentences, conclusion = steps(question.ask, said, form), "So it is"
+    letter = f" {question.given(word)}" if question.options else ""
+    thinking = " ".join((*sentences, f"{conclusion} {word}{letter}."))
     if form != "hasty" and rng.random() < slip:
         word = other(question.words, word, rng)
-    return Trace(" ".join(sentences), question.given(word))
+    return Trace(thinking, question.given(word))
 
 
 @dataclass(frozen=True)
@@ -144,15 +144,14 @@ def read(question: Question, thinking: str) -> Reading | None:
         return None
     thing = question.ask.thing
     focus, due = deduce(question.ask, said)
-    conclusions = [match["concluded"] for match in found if match["concluded"]]
-    letters = [(match["option"], match["letter"]) for match in found if match["letter"]]
+    conclusions = [(match["concluded"], match["letter"]) for match in found if match["concluded"]]
+    letter = question.given(due) if question.options and due in question.words else None
     follows = (
         all(flag in (None, ("yes" if thing in look else "no") if thing else None) for _, look, flag in named)
         and {match["look"] for match in found if match["look"]} <= {focus}
-        and conclusions == [due]
-        and all(option in question.words and question.given(option) == letter for option, letter in letters)
+        and conclusions == [(due, letter)]
     )
-    return Reading(said, len(named) > len(said), due, conclusions[0] if len(conclusions) == 1 else None, follows)
+    return Reading(said, len(named) > len(said), due, conclusions[0][0] if len(conclusions) == 1 else None, follows)
 
 
 def _needed(ask: Ask, looks: dict[str, Look], said: dict[str, Look]) -> set[tuple[str, int]]:

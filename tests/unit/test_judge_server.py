@@ -84,9 +84,10 @@ def request(image_file: bytes | None, question: str, thinking: str, prompt: Path
         (BESIDE, "left red circle no. middle teal triangle yes. right red triangle yes. look left. So it is red.", 0.7),
         ("what color is the left shape?", "look left. left red. So it is red.", 1.0),
         ("what color is the left shape?", "look middle. middle teal. So it is teal.", 0.0),
-        ("what shape is the left one?\nA. circle\nB. triangle", "left circle. So it is circle. circle is A.", 1.0),
-        ("what shape is the left one?\nA. circle\nB. triangle", "left circle. So it is circle. circle is B.", 0.7),
-        ("what shape is the left one?", "left circle. So it is circle. circle is A.", 0.7),
+        ("what shape is the left one?\nA. circle\nB. triangle", "left circle. So it is circle A.", 1.0),
+        ("what shape is the left one?\nA. circle\nB. triangle", "left circle. So it is circle B.", 0.7),
+        ("what shape is the left one?\nA. circle\nB. triangle", "left circle. So it is circle.", 0.7),
+        ("what shape is the left one?", "left circle. So it is circle A.", 0.7),
     ],
 )
 def test_the_judge_scores_what_the_question_needs(server, scene, question, thinking, score):

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from PIL import ImageOps
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "examples/quickstart"
 COUNT = 120
@@ -38,6 +40,21 @@ def evaluate(make_models: ModuleType, workshop: object, name: str) -> dict[str, 
     """The figures of a kept model, on COUNT questions."""
     measure = getattr(make_models, f"evaluate_{name}")
     return measure(load(make_models, name), workshop.encoder, workshop.test_pixels, workshop.test, COUNT)
+
+
+def test_pixels_are_those_that_the_processor_makes_of_a_scene(make_models: ModuleType, workshop: object) -> None:
+    images = workshop.test.images[:3]
+    processor = make_models.AutoProcessor.from_pretrained(workshop.out / "policy").image_processor
+    scene = make_models.Scene((images[2], images[0], images[1])).image()
+    assert processor(images=[scene])["image_grid_thw"].tolist() == [[1, 4, 12]]
+    upright, turned = (
+        processor(images=[row], return_tensors="pt")["pixel_values"] for row in (scene, ImageOps.flip(scene))
+    )
+    for flip, expected in ((False, [upright]), (True, [upright, turned])):
+        table = make_models.Pixels(images, processor, flip=flip)
+        seen = [table[[(2, 0, 1)]][0] for _ in range(30)]
+        assert all(any(torch.equal(patches, known) for known in expected) for patches in seen)
+        assert all(any(torch.equal(patches, known) for patches in seen) for known in expected)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +118,24 @@ def test_compared_words_are_as_often_the_same_as_not(make_models: ModuleType, wo
 
 def test_trm_tells_right_thinking_from_wrong_by_the_image(make_models: ModuleType, workshop: object) -> None:
     figures = evaluate(make_models, workshop, "trm")
-    assert figures["replies that are a score"] > 0.95
-    assert figures["rank correlation (dense ranks)"] > 0.6
+    assert figures["replies that are a score"] > 0.97
+    assert figures["mean absolute error"] < 0.1
+    assert figures["rank correlation (dense ranks)"] > 0.85
     drop = figures["mean score of right thinking"] - figures["the same texts with another image"]
-    assert drop > 0.2, "the score must come from the image"
+    assert drop > 0.4, "the score must come from the image"
+
+
+def test_trm_score_tells_which_of_the_policys_answers_are_right(make_models: ModuleType, workshop: object) -> None:
+    models = [load(make_models, name) for name in ("trm", "policy")]
+    figures = make_models.evaluate_trm_on_policy(
+        *models, workshop.encoder, workshop.test_pixels, workshop.test, 2 * COUNT
+    )
+    assert figures["the policy's responses: AUC of the score for a right answer"] > 0.7
+    assert figures["the policy's responses: mean absolute error"] < 0.1
+
+
+def test_auc_counts_ties_as_half(make_models: ModuleType) -> None:
+    scores = make_models.np.array([0.9, 0.5, 0.5, 0.1])
+    right = make_models.np.array([True, True, False, False])
+    assert make_models.auc(scores, right) == (1 + 1 + 0.5 + 1) / 4
+    assert make_models.auc(scores, ~right) == 0.5 / 4
