@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from recipe.sophiavl.verl_support import environment
 
-environment.configure()  # before anything imports verl
+if __name__ == "__main__":
+    environment.configure()  # before anything imports verl
 
 import argparse  # noqa: E402
 import io  # noqa: E402
