@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 
-class Fault(str, Enum):
+class Fault(StrEnum):
     """Why a row cannot be used; the value is the ``fault`` of its line in ``rejected.jsonl``."""
 
     BAD_FIELD = "bad_field"
