@@ -16,41 +16,41 @@ from recipe.sophiavl.verl_support import environment
 if __name__ == "__main__":
     environment.configure()  # before anything imports verl
 
-import argparse  # noqa: E402
-import io  # noqa: E402
-import pickle  # noqa: E402
-import random  # noqa: E402
-import tempfile  # noqa: E402
-import time  # noqa: E402
-import uuid  # noqa: E402
-from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
-from contextlib import contextmanager  # noqa: E402
-from dataclasses import dataclass  # noqa: E402
-from pathlib import Path  # noqa: E402
-from types import SimpleNamespace  # noqa: E402
-from typing import Any  # noqa: E402
+import argparse
+import io
+import pickle
+import random
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-import numpy as np  # noqa: E402
-import psutil  # noqa: E402
-import pyarrow as pa  # noqa: E402
-import pyarrow.parquet as pq  # noqa: E402
-import ray  # noqa: E402
-import transfer_queue as tq  # noqa: E402
-from hydra import compose, initialize_config_dir  # noqa: E402
-from omegaconf import DictConfig, OmegaConf  # noqa: E402
-from PIL import Image  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.progress import Progress  # noqa: E402
-from rich.table import Table  # noqa: E402
-from verl.experimental.reward_loop.reward_loop import RewardLoopManager  # noqa: E402
-from verl.utils import tensordict_utils  # noqa: E402
-from verl.utils.dataset.rl_dataset import collate_fn  # noqa: E402
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import transfer_queue as tq
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from verl.experimental.reward_loop.reward_loop import RewardLoopManager
+from verl.utils import tensordict_utils
+from verl.utils.dataset.rl_dataset import collate_fn
 
-from benchmarks.reward_path_workers import RewardWorker, Rollout, Watched  # noqa: E402
-from recipe.sophiavl.rl_dataset import SophiaVLDataset  # noqa: E402
-from recipe.sophiavl.settings import ThinkingRewardSettings  # noqa: E402
-from recipe.sophiavl.trainer import TrustGRPOMixin  # noqa: E402
-from testbed.stand_in import bound_s, stand_in_process, work_of  # noqa: E402
+from benchmarks.reward_path_workers import RewardWorker, Rollout, Watched
+from recipe.sophiavl.rl_dataset import SophiaVLDataset
+from recipe.sophiavl.settings import ThinkingRewardSettings
+from recipe.sophiavl.trainer import TrustGRPOMixin
+from testbed.stand_in import bound_s, stand_in_process, work_of
 
 CONFIG = Path(__file__).resolve().parents[1] / "recipe/sophiavl/config"
 STEPS = 1500
