@@ -9,7 +9,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -208,7 +208,7 @@ def _absolute(path: str) -> Path:
 
 def _versions() -> dict[str, str]:
     """When, and with what code: the commit of the repository, where it is one, and the versions that matter."""
-    found = {"at": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+    found = {"at": datetime.now(UTC).isoformat(timespec="seconds")}
     with suppress(OSError, subprocess.SubprocessError):  # no git, or no repository
         command = ["git", "-C", str(_REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
         found["commit"] = subprocess.check_output(command, text=True, stderr=subprocess.DEVNULL, timeout=10).strip()

@@ -12,7 +12,6 @@ import asyncio
 import json
 import logging
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -32,12 +31,6 @@ from recipe.sophiavl.trm.scale import REQUEST_FIELDS
 from recipe.sophiavl.trm.server import Server, backoff_s, choose, rank
 from recipe.sophiavl.trm.transport import AttemptError, Reply, get_models, post_chat
 from recipe.sophiavl.validation import SettingsError
-
-# As aiohttp has it: part of asyncio since Python 3.11, a package of its own, which aiohttp installs, before.
-if sys.version_info >= (3, 11):
-    import asyncio as async_timeout
-else:
-    import async_timeout
 
 logger = logging.getLogger(__name__)
 
@@ -148,9 +141,9 @@ class ThinkingRewardClient:
         deadline = started + self.config.deadline_s
         self._open()
         try:
-            async with async_timeout.timeout(self.config.deadline_s):
+            async with asyncio.timeout(self.config.deadline_s):
                 identified = await self._questions.identify(question, images)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return ThinkingScore(None, "deadline", time.monotonic() - started)
         except BadImageError as error:
             self._report("bad_image", str(error))
@@ -227,9 +220,9 @@ class ThinkingRewardClient:
     async def _ask(self, question: Question, thinking: str, deadline: float) -> ThinkingScore:
         progress = _Progress(deadline)
         try:
-            async with async_timeout.timeout(deadline - time.monotonic()):
+            async with asyncio.timeout(deadline - time.monotonic()):
                 await self._attempts(question, thinking, progress)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             pass  # the reason stands in `progress`
         except BadImageError as error:
             progress.error = "bad_image"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import sys
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -105,7 +104,7 @@ async def _request(session: aiohttp.ClientSession, method: str, url: str, **cont
             return raw
     except aiohttp.ConnectionTimeoutError as error:
         raise AttemptError("connect", "no connection within thinking_reward.connect_timeout_s") from error
-    except asyncio.TimeoutError as error:
+    except TimeoutError as error:
         raise AttemptError("timeout", "no whole reply within thinking_reward.timeout_s") from error
     except aiohttp.ClientPayloadError as error:
         raise AttemptError("bad_reply", f"reply broke off: {error}") from error
@@ -151,8 +150,8 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> float | No
         when = parsedate_to_datetime(header.strip())
     except (ValueError, TypeError, OverflowError):
         return None
-    when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
-    return max(0.0, (when - (now or datetime.now(timezone.utc))).total_seconds())
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
 
 
 def _error_message(raw: bytes) -> str:
