@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from recipe.sophiavl import main_sophiavl, start
 from recipe.sophiavl.trm.preflight import Check, PreflightError
@@ -102,8 +102,7 @@ def test_a_failed_preflight_leaves_no_folder(
 
     monkeypatch.setattr(main_sophiavl, "run_preflight", fail)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with open_dict(config):
-        config.thinking_reward |= {"enable": True, "urls": ["http://trm/v1"], "model": "trm"}
+    config.thinking_reward.update({"enable": True, "urls": ["http://trm/v1"], "model": "trm"})
     with pytest.raises(PreflightError):
         main_sophiavl.run(config)
     assert not trained
