@@ -18,7 +18,7 @@ DTYPE = "SOPHIAVL_CPU_DTYPE"
 
 # As /proc/cpuinfo spells them: x86 (Intel Sapphire Rapids, AMD Zen 4, and later) and ARM (Neoverse V1 and later).
 NATIVE_BF16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
-# Those that multiply tiles. avx512_bf16 multiplies pairs, which does not pay for the casts of small models: 64 sequences
+# Those that multiply tiles. avx512_bf16 multiplies pairs, which does not pay for a small model's casts: 64 sequences
 # of 96 tokens of the quickstart's policy, forward and backward, take 0.49 CPU s in float32, 0.81 in bfloat16 (Xeon).
 _MATRIX_FLAGS = ("amx_bf16", "bf16")
 
