@@ -130,7 +130,7 @@ def main() -> None:
     serial = one_by_one / len(sample) * responses
 
     table = Table(title=f"{responses} responses, {given.groups} questions, {given.images} images, {missing} missing")
-    for column in ("", "wall time [s]", "x bound"):
+    for column in ("", "wall time, s", "x bound"):
         table.add_column(column, justify="right")
     rows = (
         ("server's bound", bound),

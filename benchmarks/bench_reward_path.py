@@ -296,20 +296,20 @@ def table_of(ours: Cost, published: Cost, options: argparse.Namespace, handed_by
     def add(name: str, here: float, there: float, digits: int = 1) -> None:
         table.add_row(name, f"{here:,.{digits}f}", f"{there:,.{digits}f}")
 
-    add("server's bound [s]", bound, bound)
-    add("wall time [s]", ours.wall_s, published.wall_s * scale)
+    add("server's bound, s", bound, bound)
+    add("wall time, s", ours.wall_s, published.wall_s * scale)
     add("wall time / bound", ours.wall_s / bound, published.wall_s * scale / bound, 2)
     for group in CPU_GROUPS:
-        add(f"CPU, {group} [s]", ours.cpu_s[group], published.cpu_s[group] * scale)
-    add("sent to the server [MB]", ours.sent_bytes / 1e6, published.sent_bytes * scale / 1e6)
+        add(f"CPU, {group}, s", ours.cpu_s[group], published.cpu_s[group] * scale)
+    add("sent to the server, MB", ours.sent_bytes / 1e6, published.sent_bytes * scale / 1e6)
     peaks = [[watched.peak_bytes / MIB for watched in cost.watched] for cost in (ours, published)]
     grown = [[watched.grown_bytes / MIB for watched in cost.watched] for cost in (ours, published)]
-    add("peak memory of a reward worker [MiB]", *map(max, peaks), 0)
-    add("of it grown meanwhile [MiB]", *map(max, grown), 0)
-    add("TransferQueue's memory grown [MiB]", ours.queue_bytes / MIB, published.queue_bytes * scale / MIB, 0)
+    add("peak memory of a reward worker, MiB", *map(max, peaks), 0)
+    add("of it grown meanwhile, MiB", *map(max, grown), 0)
+    add("TransferQueue's memory grown, MiB", ours.queue_bytes / MIB, published.queue_bytes * scale / MIB, 0)
     stalls = [[watched.longest_stall_s * 1000 for watched in cost.watched] for cost in (ours, published)]
-    add("longest stall of a reward worker's loop [ms]", *map(max, stalls), 0)
-    table.add_row("handed on with each response [kB]", f"{handed_bytes / 1e3:,.0f}", "the same")
+    add("longest stall of a reward worker's loop, ms", *map(max, stalls), 0)
+    table.add_row("handed on with each response, kB", f"{handed_bytes / 1e3:,.0f}", "the same")
     return table
 
 

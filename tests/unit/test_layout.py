@@ -45,8 +45,8 @@ ALLOWED = {
         "data_preprocess",
         "reward_score",
     },
-    "testbed": {"recipe", f"{RECIPE}.trm"},
-    "benchmarks": {"testbed", "recipe", f"{RECIPE}.trm", "data_preprocess"},
+    "testbed": {"recipe", f"{RECIPE}.trm", f"{RECIPE}.verl_support"},
+    "benchmarks": {"testbed", "recipe", f"{RECIPE}.trm", f"{RECIPE}.verl_support", "data_preprocess"},
 }
 
 

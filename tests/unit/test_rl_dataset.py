@@ -168,6 +168,7 @@ def test_validation_is_marked_and_the_table_is_not_touched(tmp_path: Path) -> No
             for made in (self.train_dataset, self.val_dataset):
                 made.dataframe = made.dataframe.select([0, 2])
                 tables.append((made, made.dataframe, made.dataframe.data))
+            self.val_dataloader = ()
 
     tables: list[tuple[SophiaVLDataset, Any, Any]] = []
     trainer = object.__new__(trust_grpo_trainer(Base))
