@@ -36,7 +36,17 @@ from traces import (
 from training import Encoder, Example, Pixels, generate, train_eyes, train_language
 from transformers import AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast, Qwen2_5_VLForConditionalGeneration
 
-from data_preprocess.easy_vqa import FIRST_RL_IMAGE, TYPES, Question, Scene, ShapeImage, load_images, make_question
+from data_preprocess.easy_vqa import (
+    FIRST_RL_IMAGE,
+    PLACES,
+    TYPES,
+    Question,
+    Scene,
+    ShapeImage,
+    deduce,
+    load_images,
+    make_question,
+)
 from data_preprocess.schema import SYSTEM_PROMPT
 from recipe.sophiavl.trm.parse import parse_score
 from recipe.sophiavl.trm.prompt import (
@@ -81,17 +91,35 @@ class Maker:
         trace = policy_trace(scene, question, self.rng, wrong_step=WRONG_STEP, slip=SLIP)
         return self.example(scene, self.policy_prompt(question), trace.response)
 
+    def naming(self) -> Example:
+        """A text that names the letters of options: the hardest part of the lessons, and the rarest in them."""
+        scene, question = make_question(self.images, "multiple choice", self.rng)
+        words = self.rng.sample(question.words, len(question.words))
+        content = [{"type": "image"}, {"type": "text", "text": "\n".join(["Name the options.", *question.options])}]
+        reply = " ".join(f"{word} {question.given(word)}." for word in words)
+        return self.example(scene, self._render([{"role": "user", "content": content}]), reply)
+
     def lesson(self) -> Example:
-        """A prompt as the RL parquet has it, and a right trace that looks."""
+        """A prompt as the RL parquet has it, and a right trace that looks; or, less often, letters to name."""
+        if self.rng.random() < 0.25:
+            return self.naming()
         scene, question = self.question()
         form = self.rng.choice(("full", "full", "short"))
         trace = policy_trace(scene, question, self.rng, wrong_step=0, slip=0, form=form)
         return self.example(scene, self.policy_prompt(question), trace.response)
 
     def trm(self) -> Example:
-        """A prompt as the TRM's client sends it, and its reply."""
+        """A prompt as the TRM's client sends it, and its reply; a third of the texts is about another image.
+
+        Where nearly all that is said is true, a model learns to say its own words twice and not to read the text.
+        """
         scene, question = self.question()
-        thinking = judged_trace(scene, question, self.rng)
+        described = scene
+        if self.rng.random() < 1 / 3:
+            described = Scene(tuple(self.rng.sample(self.images, len(PLACES))))
+            while deduce(question.ask, described.looks)[1] not in question.words:
+                described = Scene(tuple(self.rng.sample(self.images, len(PLACES))))
+        thinking = judged_trace(described, question, self.rng)
         return self.example(scene, self.trm_prompt(question, thinking), critique(scene, question, thinking))
 
     def comparison(self) -> Example:
