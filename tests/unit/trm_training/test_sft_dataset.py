@@ -24,7 +24,7 @@ MODEL = Path(__file__).parents[3] / "examples/quickstart/models/policy"
 
 def png(mode: str, color: object) -> bytes:
     file = io.BytesIO()
-    Image.new(mode, (64, 64), color).save(file, "PNG")
+    Image.new(mode, (168, 56), color).save(file, "PNG")
     return file.getvalue()
 
 
@@ -71,8 +71,8 @@ def test_a_batch_mixes_text_only_rows_and_images_whichever_comes_first(tmp_path)
     for order in ((0, 1, 2), (2, 1, 0)):
         batch = SFTTensorCollator("no_padding")([samples[i] for i in order])
         merged = extract_multi_modal_inputs(batch["multi_modal_inputs"])
-        assert merged["image_grid_thw"].tolist() == [[1, 4, 4]] * 3
-        assert merged["pixel_values"].shape == (3 * 16, 1176)
+        assert merged["image_grid_thw"].tolist() == [[1, 4, 12]] * 3
+        assert merged["pixel_values"].shape == (3 * 48, 1176)
     text = samples.tokenizer.decode(samples[0]["input_ids"])
     assert "<|image_pad|>" not in text
     assert "<|vision_start|>" not in text
@@ -81,7 +81,7 @@ def test_a_batch_mixes_text_only_rows_and_images_whichever_comes_first(tmp_path)
 def test_image_marks_in_the_reasoning_ask_for_no_image(tmp_path):
     samples = dataset(tmp_path, [row(thinking="As <image> and <|image_pad|> show, it is red.", images=1)])
     ids = samples[0]["input_ids"]
-    assert int((ids == samples.tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum()) == 4  # one 56x56 image
+    assert int((ids == samples.tokenizer.convert_tokens_to_ids("<|image_pad|>")).sum()) == 12  # one 168x56 image
 
 
 def test_rows_without_a_score_stop_with_their_number(tmp_path):
