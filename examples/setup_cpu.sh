@@ -35,7 +35,7 @@ version="$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
 [[ "$(uname -sm)" == "Linux x86_64" ]] || stop "the CPU set is tested on Linux x86_64 only, this is $(uname -sm)"
 
 mkdir -p "$VENV"
-exec 9>"$VENV/.lock"
+exec 9>"$VENV/.setup.lock"  # not .lock: that one is uv's own, which would wait for it
 flock --nonblock 9 || { echo "Another start of setup_cpu.sh is at work on $VENV; waiting for it"; flock 9; }
 [[ -f "$stamp" ]] && exit 0
 

@@ -57,6 +57,8 @@ echo "$(basename "$0") $*" >>"$LOG"
 case "$(basename "$0") $*" in
   "uv cache dir") echo "$(dirname "$LOG")/cache" ;;
   "uv pip install"*) [[ -z "${UV_FAILS:-}" ]] || { echo "no route to the index" >&2; exit 2; }
+    # as uv does; but uv waits for ever
+    flock --timeout 5 "$(dirname "$(dirname "$0")")/.lock" true || { echo "the environment is locked" >&2; exit 2; }
     sleep "${UV_TAKES:-0}"; echo "default index: ${UV_DEFAULT_INDEX:-}" >>"$LOG"
     printf "Installed 1 package\n + one==1\n" >&2 ;;
   *"-c import sys"*) echo 3.11 ;;
