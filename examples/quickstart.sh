@@ -14,7 +14,7 @@ Environment:
   RUN_DIR  folder of the run                                  (default: outputs/quickstart)
   STEPS    training steps                                     (default: 40)
   SEED     seed of the data order and of the sampling         (default: 1)
-  DATA_DIR parquet files, shared by runs                      (default: outputs/easy_vqa)
+  DATA_DIR parquet files, shared by runs                      (default: outputs/easy_vqa_rows)
   MODELS   folder of the tiny policy and TRM                  (default: examples/quickstart/models)
   VENV     folder of the virtual environment                  (default: .venv in the repository)
 
@@ -30,7 +30,7 @@ export VENV="${VENV:-$PWD/.venv}"       # folder of the virtual environment
 RUN_DIR="${RUN_DIR:-outputs/quickstart}" # folder of the run
 STEPS="${STEPS:-40}"                     # training steps
 SEED="${SEED:-1}"                        # seed of the data order and of the sampling
-DATA_DIR="${DATA_DIR:-outputs/easy_vqa}" # parquet files, shared by runs
+DATA_DIR="${DATA_DIR:-outputs/easy_vqa_rows}" # parquet files, shared by runs
 MODELS="${MODELS:-examples/quickstart/models}" # the tiny policy and thinking reward model
 
 bash examples/setup_cpu.sh

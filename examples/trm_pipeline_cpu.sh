@@ -14,7 +14,7 @@ over.
 
 Environment:
   RUN_DIR        folder of everything that is made    (default: outputs/trm_pipeline)
-  DATA_DIR       RL parquet files, as the quickstart  (default: outputs/easy_vqa)
+  DATA_DIR       RL parquet files, as the quickstart  (default: outputs/easy_vqa_rows)
   COLLECT_STEPS  GRPO steps to collect rollouts from  (default: 4)
   EPOCHS         epochs of the SFT                    (default: 8)
   VENV           folder of the virtual environment    (default: .venv in the repository)
@@ -27,7 +27,7 @@ export VENV="${VENV:-$PWD/.venv}"          # folder of the virtual environment
 RUN_DIR="${RUN_DIR:-outputs/trm_pipeline}" # folder of everything that is made
 COLLECT_STEPS="${COLLECT_STEPS:-4}"        # GRPO steps to collect rollouts from
 EPOCHS="${EPOCHS:-8}"                      # epochs of the SFT
-DATA_DIR="${DATA_DIR:-outputs/easy_vqa}"   # RL parquet files, shared with the quickstart
+DATA_DIR="${DATA_DIR:-outputs/easy_vqa_rows}"   # RL parquet files, shared with the quickstart
 POLICY=examples/quickstart/models/policy
 TRM_BASE=examples/quickstart/models/trm_base # stands in for the pretrained model that a TRM is trained from
 PROMPT=examples/quickstart/trm_prompt.yaml
