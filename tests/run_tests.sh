@@ -26,5 +26,7 @@ if (($#)); then
   exec python -m pytest "$@"
 fi
 # The unit tests share the cores; what starts engines then has the machine to itself.
-python -m pytest tests/unit --numprocesses auto --maxprocesses 4 --dist loadfile
-exec python -m pytest tests/integration tests/e2e
+failed=0
+python -m pytest tests/unit --numprocesses auto --maxprocesses 4 --dist loadfile || failed=$?
+python -m pytest tests/integration tests/e2e || failed=$?
+exit "$failed"

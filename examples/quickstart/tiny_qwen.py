@@ -122,8 +122,10 @@ def model_config(tokenizer: PreTrainedTokenizerFast, context: int = 4096) -> Qwe
     return config
 
 
-def save_processor(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Write tokenizer and image processor: every image gets the `PIXELS` of a scene, at least and at most."""
+def save_processor(
+    tokenizer: PreTrainedTokenizerFast, folder: Path, pixels: tuple[int, int] = (PIXELS, PIXELS)
+) -> None:
+    """Write tokenizer and image processor: every image gets this many pixels, at least and at most (a scene's)."""
     tokenizer.save_pretrained(folder)
     image = {
         "do_resize": True,
@@ -134,8 +136,8 @@ def save_processor(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
         "resample": 3,
         "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711],
-        "min_pixels": PIXELS,
-        "max_pixels": PIXELS,
+        "min_pixels": pixels[0],
+        "max_pixels": pixels[1],
         "patch_size": PATCH,
         "temporal_patch_size": 2,
         "merge_size": MERGE,

@@ -340,7 +340,7 @@ def test_inputs_are_checked(outcome, thinking, groups, message) -> None:
     ],
 )
 def test_settings_are_checked(name, value) -> None:
-    with pytest.raises(ValueError, match=rf"^thinking_reward\.{name}={value!r}: Input should be "):
+    with pytest.raises(ValueError, match=rf"^thinking_reward\.{name}={value!r}: (must be set. )?Input should be "):
         TrustGRPOConfig(**{name: value})
 
 

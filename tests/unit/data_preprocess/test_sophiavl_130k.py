@@ -186,7 +186,10 @@ def test_the_summary_names_several_files_by_the_pattern_that_training_takes(tmp_
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([text_row(1, solution="")], "no row can be used; the first one: json/text.json, field 'solution': the truth"),
+        (
+            [text_row(1, solution="")],
+            "field 'solution' (empty_truth); json/text.json, row 0 (from 0): the truth is empty",
+        ),
         ([], "the source has no rows"),
     ],
 )
