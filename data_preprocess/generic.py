@@ -183,6 +183,8 @@ def open_source(name: str, image_root: Path | None, hub_split: str) -> Source:
         return LocalSource(path.parent, (SourceFile(path),), image_root or path.parent)
     if path.is_dir():
         return LocalSource(path, tuple(map(SourceFile, files_under(path, ["**/*"]))), image_root or path)
+    if suffix_of(path) in SUFFIXES or name.startswith(("/", ".", "~")):
+        raise SourceError(f"{name}: no such file or folder")  # no name on the hub looks like this
     return HubSource(name, ((hub_split, None),))
 
 

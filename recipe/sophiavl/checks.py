@@ -44,6 +44,8 @@ def _check_engine(config: DictConfig) -> None:
         raise SettingsError(
             f"actor_rollout_ref.rollout.n={config.actor_rollout_ref.rollout.n}: a group needs at least 2 responses"
         )
+    if (steps := config.trainer.total_training_steps) is not None and steps < 1:
+        raise SettingsError(f"trainer.total_training_steps={steps}: must be at least 1, or null for whole epochs")
     if environment.on_cpu() and config.trainer.device != "cpu" and not config.sophiavl.dry_run:
         raise SettingsError(
             f"trainer.device={config.trainer.device!r}: {environment.why_no_accelerator()} Without one, add "

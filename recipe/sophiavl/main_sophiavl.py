@@ -45,6 +45,9 @@ def run(config: DictConfig) -> None:
     for note in planned.notes:
         print(note, file=sys.stderr)
     if config.check_only:
+        would = "go on with the" if planned.goes_on else "begin a"
+        verdict = "nothing is left to do" if planned.finished else f"a start would {would} run in {config.run_dir}"
+        print(f"check_only: {verdict}. The thinking reward model was not asked, and nothing was started.")
         raise SystemExit(FINISHED if planned.finished else 0)
     if planned.finished:
         return

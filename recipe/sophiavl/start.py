@@ -106,6 +106,8 @@ def plan(config: DictConfig) -> Start:
             message has the differences and the ways out.
     """
     folder = RunFolder(_absolute(config.run_dir), _absolute(config.trainer.default_local_dir))
+    if folder.path.exists() and not folder.path.is_dir():
+        raise SettingsError(f"run_dir={config.run_dir}: this is a file; name a folder, which need not exist yet")
     start = Start(folder, experiment.definition(config))
     metrics = os.environ.get(METRICS_VARIABLE)
     if metrics and _absolute(metrics).exists():

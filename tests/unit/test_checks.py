@@ -115,6 +115,7 @@ def test_these_would_run(overrides: tuple[str, ...]) -> None:
         ),
         ((*EXTERNAL, "trainer.use_v1=false"), ["trainer.use_v1=False"]),
         ((*EXTERNAL, "actor_rollout_ref.rollout.n=1"), ["actor_rollout_ref.rollout.n=1"]),
+        ((*EXTERNAL, "trainer.total_training_steps=0"), ["trainer.total_training_steps=0", "at least 1"]),
         (
             (*EXTERNAL, "actor_rollout_ref.actor.ppo_mini_batch_size=32"),
             ["actor_rollout_ref.actor.ppo_mini_batch_size=32", "must divide data.train_batch_size=16"],

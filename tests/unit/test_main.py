@@ -50,7 +50,7 @@ def test_a_training_gets_metrics_in_its_folder_and_is_noted_as_finished(
 
 
 def test_a_dry_run_and_a_check_start_nothing_and_make_no_folder(
-    config: DictConfig, trained: list[dict[str, Any]], tmp_path: Path
+    config: DictConfig, trained: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config.sophiavl.dry_run = True
     main_sophiavl.run(config)
@@ -59,6 +59,7 @@ def test_a_dry_run_and_a_check_start_nothing_and_make_no_folder(
     with pytest.raises(SystemExit) as ended:
         main_sophiavl.run(config)
     assert ended.value.code == 0
+    assert f"check_only: a start would begin a run in {config.run_dir}. The thinking" in capsys.readouterr().out
     assert not trained
     assert not (tmp_path / "run").exists()
 

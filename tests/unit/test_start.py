@@ -195,6 +195,12 @@ def test_starting_over_into_a_run_is_refused(folder: Path, override: str) -> Non
     assert content(folder) == before
 
 
+def test_a_file_is_no_folder_for_a_run(folder: Path) -> None:
+    Path("mine.csv").write_text("a,b\n")
+    with pytest.raises(SettingsError, match=r"^run_dir=mine\.csv: this is a file"):
+        plan(composed("run_dir=mine.csv"))
+
+
 def test_a_run_that_nobody_recorded_is_left_alone(folder: Path) -> None:
     (folder / "checkpoints/global_step_3").mkdir(parents=True)
     with pytest.raises(SettingsError, match=r"holds a run without its config\.yaml"):

@@ -332,3 +332,9 @@ def test_unusable_sources_are_errors(tmp_path: Path) -> None:
         generic.open_source(str(tmp_path / "rows.xls"), None, "train")
     with pytest.raises(SourceError, match="no "):
         generic.open_source(str(tmp_path), None, "train")
+
+
+@pytest.mark.parametrize("name", ["nofile.csv", "./data/mine", "/no/such/folder", "~/nothing/here"])
+def test_what_looks_like_a_path_is_not_asked_for_on_the_hub(name: str) -> None:
+    with pytest.raises(SourceError, match="no such file or folder"):
+        generic.open_source(name, None, "train")
