@@ -67,7 +67,8 @@ def look_over(source: Source, names: FieldNames, needed: Sequence[str], values: 
         values: the value mapping.
 
     Returns:
-        A sentence for each field with mapped values that no row has, for they may come later.
+        Sentences for the user: the columns of the first row that no field is taken from, and each field with mapped
+        values that no row has, for they may come later.
 
     Raises:
         SourceError: no rows, or a column that none of them has; the message lists those that there are.
@@ -76,10 +77,13 @@ def look_over(source: Source, names: FieldNames, needed: Sequence[str], values: 
     unmet = {(field, value) for field, table in values.items() for value in table}
     columns: dict[str, str] = {}
     met: dict[str, dict[str, None]] = {field: {} for field in values}
+    told: list[str] = []
     looked_at = 0
     for row in islice(source.rows(), _LOOK_AT):
         looked_at += 1
         fields = row.fields or {}
+        if looked_at == 1 and (unused := [example(name) for name in fields if name not in asdict(names).values()]):
+            told = [f"columns that no field is taken from: {', '.join(unused[:_MOST_COLUMNS])}"]
         absent = {field: name for field, name in absent.items() if name not in fields}
         for field in values:
             cell = cell_of(fields, names, field)
@@ -88,7 +92,7 @@ def look_over(source: Source, names: FieldNames, needed: Sequence[str], values: 
             if len(met[field]) <= _MOST_VALUES:
                 met[field] |= dict.fromkeys(sorted(there - {None}))
         if not (absent or unmet):
-            return []
+            return told
         for name, value in fields.items():
             if not columns.get(name):
                 columns[name] = "" if value in _NOTHING else example(value)
@@ -96,7 +100,8 @@ def look_over(source: Source, names: FieldNames, needed: Sequence[str], values: 
         raise SourceError("the source has no rows")
     if absent and columns:
         raise SourceError(_no_column(absent, columns, looked_at))
-    return [_no_value(field, unmet, list(met[field]), looked_at) for field in sorted({field for field, _ in unmet})]
+    lacking = sorted({field for field, _ in unmet})
+    return told + [_no_value(field, unmet, list(met[field]), looked_at) for field in lacking]
 
 
 def _no_column(absent: Mapping[str, str], columns: Mapping[str, str], looked_at: int) -> str:

@@ -338,3 +338,13 @@ def test_unusable_sources_are_errors(tmp_path: Path) -> None:
 def test_what_looks_like_a_path_is_not_asked_for_on_the_hub(name: str) -> None:
     with pytest.raises(SourceError, match="no such file or folder"):
         generic.open_source(name, None, "train")
+
+
+def test_a_column_that_nobody_named_is_told(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A forgotten image column would else train a model without its images."""
+    (folder / "rows.json").write_text(json.dumps([ROW]))
+    named = ("question=q", "answer=a", "options=choices", "problem_type=kind")
+    assert (
+        convert(folder / "rows.json", tmp_path / "out", *(part for name in named for part in ("--column", name))) == 0
+    )
+    assert "columns that no field is taken from: 'picture'" in capsys.readouterr().err
