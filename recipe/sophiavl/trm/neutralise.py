@@ -33,6 +33,7 @@ _SQUARE = re.compile(r"[\[［](?=[/／]?[A-Za-z_][A-Za-z_0-9]*[\]］])")
 # What may stand around a delimiter's words in its line, and what makes it look like one in the middle of a line.
 _DECORATION = re.compile(r"[^\w\n]*")
 _MARKS = re.compile(r"[^\w\s]{2}")
+_NO_WORDS = re.compile(r"\W*")
 _ONE_CHARACTER = re.compile(r"(.)\1{63,}", re.DOTALL)
 _KEPT_OF_CHARACTER = 8
 _LONGEST_PHRASE = 48
@@ -90,14 +91,15 @@ def _mention(text: str, words: Sequence[str]) -> str:
     pieces: list[str] = []
     done = seen = 0
     for match in re.finditer(r"[\W_]+".join(map(re.escape, words)), text, re.IGNORECASE):
-        before = _DECORATION.match(text[seen : match.start()][::-1])[0][::-1]
+        around = _NO_WORDS.match(text[seen : match.start()][::-1])[0][::-1]
+        before = around.rpartition("\n")[2]
         end = _DECORATION.match(text, match.end()).end()
         start = match.start() - len(before)
         seen = match.end()
         alone = (start == 0 or text[start - 1] == "\n") and (end == len(text) or text[end] == "\n")
         marked = _MARKS.search(before)
-        if alone or marked:
-            start = max(done, start if alone else start + marked.start())
+        if alone or marked or _MARKS.search(around):  # those at the end of the line before stay there
+            start = max(done, start + marked.start() if marked and not alone else start)
             pieces += [text[done:start], mention]
             done = end
     return "".join([*pieces, text[done:]])
