@@ -1,20 +1,14 @@
 """An append-only journal of a judge's results: what was paid for stays, whatever happens to the process.
 
-A JSONL file. Its first line says what the judge was asked with; each further line is one result, written whole by one
-`write` the moment it arrives, so that it outlives a process that is killed. A power cut can take the results of the
-last `SYNC_S` seconds of asking (from a machine that then stands still, of the half minute that its kernel holds back).
-A later line of the same pair and sample takes the place of an earlier one.
+A JSONL file (see `line_file`). Its first line says what the judge was asked with; each further line is one result. A
+later line of the same pair and sample takes the place of an earlier one.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import logging
-import os
 import re
-import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -23,18 +17,13 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
+from recipe.sophiavl.trm_training.line_file import JournalError, LineFile
 from recipe.sophiavl.validation import SettingsError, settings_group
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "sophiavl judge results 1"
-SYNC_S = 5.0
-"""Seconds after which a new result brings all before it to the disk."""
 _HEADER_START = b'{"journal": '
-
-
-class JournalError(ValueError):
-    """A journal that cannot be used; the message names it and says what to change."""
 
 
 @settings_group("result")
@@ -94,17 +83,12 @@ class Journal:
     def __init__(self, file: Path, asked_with: Mapping[str, Any]) -> None:
         self.file = file
         self._known: dict[tuple[str, int], Known] = {}
-        self._synced = 0.0
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._lines = LineFile(file)
         try:
-            self._lock()
-            self._size = self._read(asked_with)
-            if not self._size:
-                self._append(json.dumps({"journal": FORMAT, "asked_with": dict(asked_with)}))
-            self._sync()
+            if not self._read(asked_with):
+                self._lines.append(json.dumps({"journal": FORMAT, "asked_with": dict(asked_with)}))
         except BaseException:
-            os.close(self._fd)
+            self._lines.close()
             raise
 
     def __enter__(self) -> Journal:
@@ -121,10 +105,7 @@ class Journal:
 
     def close(self) -> None:
         """Bring everything to the disk, and let other processes have the journal."""
-        try:
-            self._sync()
-        finally:
-            os.close(self._fd)  # this unlocks it
+        self._lines.close()
 
     def find(self, pair_id: str, sample: int) -> Known | None:
         """The result of this sample; None where there is none yet."""
@@ -132,7 +113,7 @@ class Journal:
 
     def reply(self, known: Known) -> str | None:
         """The judge's text of a result, from the file."""
-        reply: str | None = json.loads(os.pread(self._fd, known.size, known.offset))["reply"]
+        reply: str | None = json.loads(self._lines.read(known.offset, known.size))["reply"]
         return reply
 
     def add(self, result: Result) -> None:
@@ -141,55 +122,22 @@ class Journal:
         Raises:
             OSError: it cannot be written, for instance on a full disk; the journal is then as it was before.
         """
-        offset, size = self._append(json.dumps(asdict(result)))
+        offset, size = self._lines.append(json.dumps(asdict(result)))
         self._known[result.pair_id, result.sample] = Known(result.score, result.error, offset, size)
-        if time.monotonic() - self._synced >= SYNC_S:
-            self._sync()
 
-    def _append(self, text: str) -> tuple[int, int]:
-        line = text.encode("ascii") + b"\n"
-        try:
-            written = os.write(self._fd, line)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.file)) from error
-        if written != len(line):
-            os.ftruncate(self._fd, self._size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.file))
-        offset, self._size = self._size, self._size + written
-        return offset, written
-
-    def _sync(self) -> None:
-        os.fsync(self._fd)
-        self._synced = time.monotonic()
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise JournalError(
-                f"{self.file}: another process is writing this journal; let it end, or write to another --out"
-            ) from error
-        except OSError as error:
-            raise JournalError(
-                f"{self.file}: cannot be locked ({error.strerror}); write to --out on a file system that has locks"
-            ) from error
-
-    def _read(self, asked_with: Mapping[str, Any]) -> int:
-        """Read all lines, cut off a torn last one; return the size in bytes, 0 where not even the header is there."""
-        end = damaged = 0
+    def _read(self, asked_with: Mapping[str, Any]) -> bool:
+        """Read all lines, cut off a torn last one; return whether the header is there."""
+        damaged = 0
         changed: list[str] = []
-        with os.fdopen(self._fd, "rb", closefd=False) as lines:
-            for number, line in enumerate(lines, 1):
-                if not line.endswith(b"\n"):
-                    if number == 1 and not (line.startswith(_HEADER_START) or _HEADER_START.startswith(line)):
-                        raise self._broken(1, "no journal of judge results")
-                    os.ftruncate(self._fd, end)
-                    break
-                if number == 1:
-                    changed = self._compare_header(line, asked_with)
-                elif not self._take(number, line, end):
-                    damaged += 1
-                end += len(line)
+        for number, (start, line) in enumerate(self._lines.lines(), 1):
+            if not line.endswith(b"\n"):
+                if number == 1 and not (line.startswith(_HEADER_START) or _HEADER_START.startswith(line)):
+                    raise self._broken(1, "no journal of judge results")
+                self._lines.cut(start)
+            elif number == 1:
+                changed = self._compare_header(line, asked_with)
+            elif not self._take(number, line, start):
+                damaged += 1
         if damaged:
             logger.warning(
                 "%s: %d lines are damaged by null bytes, as a crash of the file system leaves them; results that stood "
@@ -203,9 +151,8 @@ class Journal:
                 "mixed: set the old values again, or write to another --out"
             )
         if changed:  # the old setting never got a result
-            os.ftruncate(self._fd, 0)
-            return 0
-        return end
+            self._lines.cut(0)
+        return self._lines.size > 0
 
     def _take(self, number: int, line: bytes, start: int) -> bool:
         """Remember the result on a line that begins at `start`; False where null bytes have overwritten a part of it.

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from recipe.sophiavl.trm_training import journal as journal_module
+from recipe.sophiavl.trm_training import line_file
 from recipe.sophiavl.trm_training.journal import Journal, JournalError, Result
 
 ASKED_WITH = {"model": "judge", "temperature": 0.0}
@@ -160,15 +160,15 @@ def test_a_tail_of_null_bytes_is_cut_off(tmp_path):
 def test_results_are_brought_to_the_disk_every_few_seconds(tmp_path, monkeypatch):
     """What a power cut leaves is what the last fsync saw: never older than SYNC_S when a result arrives."""
     now, synced, file = [100.0], [], tmp_path / "x"
-    monkeypatch.setattr(journal_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(line_file.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append((now[0], os.fstat(fd).st_size)))
     with Journal(file, ASKED_WITH) as journal:
         assert synced == [(100.0, file.stat().st_size)], "the header, before anything is paid for"
         for _ in range(100):
             now[0] += 0.5
             journal.add(result())
-            assert now[0] - synced[-1][0] < journal_module.SYNC_S
-        assert len(synced) == 1 + 100 * 0.5 / journal_module.SYNC_S
+            assert now[0] - synced[-1][0] < line_file.SYNC_S
+        assert len(synced) == 1 + 100 * 0.5 / line_file.SYNC_S
     assert synced[-1][1] == file.stat().st_size, "everything, at the end"
 
 
