@@ -62,8 +62,7 @@ def _check_file(key: str, file: Path, data: DictConfig) -> int:
         schema = pq.read_schema(file)
     except (OSError, pa.ArrowException) as error:  # OSError: a damaged footer
         raise SettingsError(f"{where}: not a parquet file ({error})") from error
-    missing = [field for field in (data.prompt_key, *_STRING_FIELDS) if not _has_field(schema, field.split("."))]
-    if missing:
+    if missing := missing_fields(schema, data.prompt_key):
         raise SettingsError(
             f"{where}: the columns {', '.join(missing)} are missing (it has {', '.join(schema.names)}). "
             "data_preprocess/ writes files with all of them; data.prompt_key names the prompt column"
@@ -74,7 +73,7 @@ def _check_file(key: str, file: Path, data: DictConfig) -> int:
             info = row["extra_info"] or {}
             truth = (row["reward_model"] or {}).get("ground_truth")
             try:
-                _check_row(info.get("problem_type"), truth, info.get("options") or ())
+                check_row(info.get("problem_type"), truth, info.get("options") or ())
             except ValueError as error:
                 raise SettingsError(f"{where}: row {number}: {error}") from error
             rows += 1
@@ -83,7 +82,12 @@ def _check_file(key: str, file: Path, data: DictConfig) -> int:
     return rows
 
 
-def _check_row(problem_type: Any, truth: Any, options: Sequence[str]) -> None:
+def missing_fields(schema: pa.Schema, prompt_key: str = "prompt") -> list[str]:
+    """The fields that the rewards need and a file of this schema lacks."""
+    return [field for field in (prompt_key, *_STRING_FIELDS) if not _has_field(schema, field.split("."))]
+
+
+def check_row(problem_type: Any, truth: Any, options: Sequence[str]) -> None:
     """Raises ValueError, with the field, if no response to this row could earn the whole outcome reward."""
     if not isinstance(problem_type, str) or problem_type.strip().lower() not in _KNOWN_TYPES:
         raise ValueError(f"extra_info.problem_type={problem_type!r}; known are {', '.join(PROBLEM_TYPES)}")

@@ -61,12 +61,20 @@ class TokenChoice:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model wrote. `tokens` is None where the server returned no log-probabilities."""
+    """What the model wrote.
+
+    Attributes:
+        text: without what the server parted from it as `reasoning`.
+        cut: whether it ended at the limit of tokens.
+        tokens: None where the server returned no log-probabilities.
+        reasoning: what a server with a reasoning parser takes for the thinking; None where it has none.
+    """
 
     text: str
     cut: bool
     tokens: tuple[TokenChoice, ...] | None
     usage: dict[str, Any]
+    reasoning: str | None = None
 
 
 async def post_chat(session: aiohttp.ClientSession, url: str, body: bytes) -> Reply:
@@ -85,9 +93,18 @@ async def get_models(session: aiohttp.ClientSession, url: str) -> dict[str, int 
     Raises:
         AttemptError: anything but a list of models.
     """
+    return {name: entry.get("max_model_len") for name, entry in (await list_models(session, url)).items()}
+
+
+async def list_models(session: aiohttp.ClientSession, url: str) -> dict[str, dict[str, Any]]:
+    """What the server at the base URL `url` says of each model that it serves, by name.
+
+    Raises:
+        AttemptError: anything but a list of models.
+    """
     raw = await _request(session, "GET", f"{url}/models")
     try:
-        return {str(entry["id"]): entry.get("max_model_len") for entry in json.loads(raw)["data"]}
+        return {str(entry["id"]): dict(entry) for entry in json.loads(raw)["data"]}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise AttemptError("bad_reply", f"no list of models ({type(error).__name__}: {error})") from error
 
@@ -103,9 +120,9 @@ async def _request(session: aiohttp.ClientSession, method: str, url: str, **cont
                 raise AttemptError("bad_reply", f"content type {response.content_type!r} instead of JSON")
             return raw
     except aiohttp.ConnectionTimeoutError as error:
-        raise AttemptError("connect", "no connection within thinking_reward.connect_timeout_s") from error
+        raise AttemptError("connect", "no connection within connect_timeout_s") from error
     except TimeoutError as error:
-        raise AttemptError("timeout", "no whole reply within thinking_reward.timeout_s") from error
+        raise AttemptError("timeout", "no whole reply within timeout_s") from error
     except aiohttp.ClientPayloadError as error:
         raise AttemptError("bad_reply", f"reply broke off: {error}") from error
     except aiohttp.ClientConnectorError as error:
@@ -171,8 +188,9 @@ def parse_reply(raw: bytes) -> Reply:
     try:
         data = json.loads(raw)
         choice = data["choices"][0]
-        content = choice["message"]["content"]
-        if content is not None and not isinstance(content, str):
+        message = choice["message"]
+        content, reasoning = message["content"], message.get("reasoning") or message.get("reasoning_content")
+        if not all(text is None or isinstance(text, str) for text in (content, reasoning)):
             raise TypeError("content is no text")
         usage = data.get("usage")
         return Reply(
@@ -180,6 +198,7 @@ def parse_reply(raw: bytes) -> Reply:
             cut=choice.get("finish_reason") == "length",
             tokens=_tokens(choice.get("logprobs")),
             usage=usage if isinstance(usage, dict) else {},
+            reasoning=reasoning,
         )
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
         raise AttemptError("bad_reply", f"no chat completion ({type(error).__name__}: {error})") from error
