@@ -27,7 +27,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -47,8 +46,9 @@ from verl.utils import tensordict_utils
 from verl.utils.dataset.rl_dataset import collate_fn
 
 from benchmarks.reward_path_workers import RewardWorker, Rollout, Watched
+from recipe.sophiavl.guards import Guards
 from recipe.sophiavl.rl_dataset import SophiaVLDataset
-from recipe.sophiavl.settings import ThinkingRewardSettings
+from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
 from recipe.sophiavl.trainer import TrustGRPOMixin
 from testbed.stand_in import bound_s, stand_in_process, work_of
 
@@ -273,13 +273,12 @@ def weigh(config: DictConfig, keys: Mapping[str, Mapping[str, Any]]) -> None:
     trainer = object.__new__(TrustGRPOMixin)
     trainer.settings = ThinkingRewardSettings.from_config(config.thinking_reward)
     trainer.global_steps, trainer.total_training_steps, trainer._dump_fields = 1, STEPS, {}
-    missing: dict[str, int] = {}
-    trainer._guards = SimpleNamespace(count_scores=missing.update)
+    trainer._guards = Guards(trainer.settings, EngineSettings(), STEPS)
     batch = tq.KVBatchMeta(keys=list(keys), tags=list(keys.values()), partition_id=PARTITION)
     trainer._weigh_groups(batch, {})
     unused = sum(not row["thinking_used"] for row in trainer._dump_fields.values())
     if unused:
-        raise RuntimeError(f"{unused} of {len(keys)} responses have no thinking reward ({missing})")
+        raise RuntimeError(f"{unused} of {len(keys)} responses have no thinking reward")
 
 
 def table_of(ours: Cost, published: Cost, options: argparse.Namespace, handed_bytes: int) -> Table:

@@ -42,6 +42,7 @@ VISION_HIDDEN = 96
 ROPE_THETA = 100.0
 PATCH = 14
 MERGE = 2
+TEMPORAL_PATCH = 2
 PIXELS = len(PLACES) * PICTURE_SIDE**2
 IMAGE_TOKENS = PIXELS // (PATCH * MERGE) ** 2
 # One token each: they stand in every response.
@@ -104,7 +105,7 @@ def model_config(tokenizer: PreTrainedTokenizerFast, context: int = 4096) -> Qwe
             "out_hidden_size": HIDDEN,
             "patch_size": PATCH,
             "spatial_merge_size": MERGE,
-            "temporal_patch_size": 2,
+            "temporal_patch_size": TEMPORAL_PATCH,
             "window_size": PICTURE_SIDE,  # only the last block looks across pictures
             "fullatt_block_indexes": [2],
             "tokens_per_second": 2,
@@ -139,7 +140,7 @@ def save_processor(
         "min_pixels": pixels[0],
         "max_pixels": pixels[1],
         "patch_size": PATCH,
-        "temporal_patch_size": 2,
+        "temporal_patch_size": TEMPORAL_PATCH,
         "merge_size": MERGE,
         "processor_class": "Qwen2_5_VLProcessor",
     }
