@@ -9,9 +9,11 @@ from threading import Thread
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 from huggingface_hub import constants
 from omegaconf import DictConfig, OmegaConf
+from safetensors.numpy import save_file
 
 from recipe.sophiavl import model_checks
 from recipe.sophiavl.model_checks import check_models
@@ -34,6 +36,8 @@ def model(folder: Path, *files: str) -> str:
     folder.mkdir(parents=True)
     for name in files or ("config.json", "model-00001-of-00002.safetensors", "tokenizer.json"):
         (folder / name).touch()
+        if name.endswith(".safetensors"):
+            save_file({"weight": np.zeros(3)}, folder / name)
     return str(folder)
 
 
@@ -63,6 +67,36 @@ def test_a_folder_that_is_no_model_names_what_it_lacks(tmp_path: Path, files: tu
     part = model(tmp_path / "part", *files)
     with pytest.raises(SettingsError, match=rf"actor_rollout_ref\.model\.path={part}: this folder has {says}"):
         check_models(config(part))
+
+
+def test_a_model_cut_short_is_none(tmp_path: Path) -> None:
+    weights = tmp_path / "cut/model.safetensors"
+    cut = model(tmp_path / "cut", "config.json", "model.safetensors", "tokenizer.json")
+    for size in (weights.stat().st_size - 1, 3, 0):
+        weights.write_bytes(weights.read_bytes()[:size])
+        with pytest.raises(SettingsError, match=r"model\.path=.*/cut: model\.safetensors is damaged .*not whole"):
+            check_models(config(cut))
+
+
+@pytest.mark.parametrize(
+    ("index", "says"),
+    [
+        ('{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-2.safetensors"}}', "model-2.*not there"),
+        ('{"weight_map": ["a"]}', r"model\.safetensors\.index\.json is broken"),
+        ('{"weight_map": ', r"model\.safetensors\.index\.json is broken"),
+    ],
+)
+def test_every_shard_that_the_index_names_must_be_there(tmp_path: Path, index: str, says: str) -> None:
+    half = model(tmp_path / "half")
+    (tmp_path / "half/model.safetensors.index.json").write_text(index)
+    with pytest.raises(SettingsError, match=says):
+        check_models(config(half))
+
+
+def test_a_checkpoint_that_was_not_merged_is_told_as_one(tmp_path: Path) -> None:
+    model(tmp_path / "global_step_2/actor", "model_world_size_1_rank_0.pt")
+    with pytest.raises(SettingsError, match=r"checkpoint of verl: merge it first"):
+        check_models(config(f"{tmp_path}/global_step_2"))
 
 
 def test_a_tokenizer_may_be_elsewhere(tmp_path: Path) -> None:
