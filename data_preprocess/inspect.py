@@ -21,45 +21,17 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from data_preprocess.core.errors import SourceError
 from data_preprocess.core.parquet import read_rows
+from page_kit.page import Table, render
 
-# Nothing but inline pictures and styles may load, whatever a row holds.
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<style>
-:root { color-scheme: light dark }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }
-table { border-collapse: collapse; margin: 1rem 0 } th, td { text-align: left; padding: .2rem .8rem .2rem 0 }
-td.number { text-align: right; font-variant-numeric: tabular-nums }
-article { border-top: 1px solid #8886; padding: 1rem 0; display: grid; grid-template-columns: 20rem 1fr; gap: 1.5rem }
-article img { max-width: 100%; max-height: 24rem; border: 1px solid #8884; display: block; margin-bottom: .5rem }
-dt { font-weight: 600; margin-top: .4rem } dd { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere }
-.none { opacity: .6 }
-@media (max-width: 48rem) { article { grid-template-columns: 1fr } }
-</style></head><body>
-<h1>{{ title }}</h1>
-{% for table in tables %}<h2>{{ table.title }}</h2>
-<table><tr>{% for name in table.columns %}<th>{{ name }}</th>{% endfor %}</tr>
-{% for row in table.rows %}<tr><td>{{ row[0] }}</td>
-{% for cell in row[1:] %}<td class="number">{{ cell }}</td>{% endfor %}</tr>{% endfor %}
-</table>{% endfor %}
-<h2>{{ rows | length }} rows</h2>
-{% for row in rows %}<article><div>
-{% for url in row.images %}<img src="{{ url }}" alt="image {{ loop.index }} of row {{ row.number }}">
-{% else %}<p class="none">no image</p>{% endfor %}</div>
-<dl><dt>row</dt><dd>{{ row.number }}</dd>
-{% for name, text in row.columns %}<dt>{{ name }}</dt><dd>{{ text }}</dd>{% endfor %}</dl></article>
-{% endfor %}</body></html>
-"""
+_TEMPLATE = Path(__file__).parent / "templates" / "sheet.html"
 _MIME = ((b"\x89PNG", "image/png"), (b"\xff\xd8\xff", "image/jpeg"))
 
 
@@ -89,7 +61,7 @@ class Counts:
         self.image_bytes += sum(map(len, images))
         self.images[source].update({blake2b(data, digest_size=8).digest() for data in images})
 
-    def tables(self) -> list[dict[str, Any]]:
+    def tables(self) -> list[Table]:
         """The counts as tables of text and numbers."""
         rows = []
         for source, count in self.sources.most_common():
@@ -97,8 +69,8 @@ class Counts:
             rows.append((source, count, self.text_only[source], len(used), max(used.values(), default=0)))
         columns = ("data source", "rows", "text-only", "different images", "rows of the most used image")
         return [
-            {"title": "By problem type", "columns": ("problem type", "rows"), "rows": self.kinds.most_common()},
-            {"title": "By data source", "columns": columns, "rows": rows},
+            Table(("problem type", "rows"), self.kinds.most_common(), "By problem type"),
+            Table(columns, rows, "By data source"),
         ]
 
 
@@ -135,19 +107,21 @@ def sample_numbers(total: int, samples: int, seed: int) -> set[int]:
     return set(random.Random(seed).sample(range(total), max(0, min(samples, total))))
 
 
-def render_sheet(title: str, tables: Sequence[Mapping[str, Any]], rows: Mapping[int, Mapping[str, Any]]) -> str:
+def render_sheet(title: str, subtitle: str, tables: Sequence[Table], rows: Mapping[int, Mapping[str, Any]]) -> str:
     """The page.
 
     Args:
-        tables: each with ``title``, ``columns`` and ``rows``.
         rows: sampled rows of a parquet file by their number; the column ``images`` is shown as pictures.
     """
-    page = jinja2.Environment(autoescape=True).from_string(_PAGE)
     shown = [
-        {"number": number, "images": list(map(_data_url, row.get("images") or ())), "columns": _columns(row)}
+        {
+            "number": number,
+            "images": [_data_url(image) for image in row.get("images") or ()],
+            "fields": [("row", number), *_columns(row)],
+        }
         for number, row in rows.items()
     ]
-    return page.render(title=title, tables=tables, rows=shown)
+    return render(_TEMPLATE, title=title, subtitle=subtitle, tables=tables, rows=shown)
 
 
 def _data_url(image: Mapping[str, Any]) -> str:
@@ -197,14 +171,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         Console(stderr=True).print(f"{parser.prog}: {error}", style="red", markup=False, soft_wrap=True)
         return 1
     console.print(escape(schema.to_string(show_schema_metadata=False)), highlight=False)
-    console.print(f"{total} rows, {counts.image_bytes / 2**20:.1f} MiB of images")
+    size = f"{total} rows, {counts.image_bytes / 2**20:.1f} MiB of images"
+    console.print(size)
     for table in counts.tables():
-        shown = Table(*table["columns"], title=table["title"])
-        for row in table["rows"]:
+        shown = RichTable(*table.columns, title=table.title)
+        for row in table.rows:
             shown.add_row(escape(str(row[0])), *map(str, row[1:]))
         console.print(shown)
     page = args.html or args.files[0].with_suffix(".html")
-    sheet = render_sheet(", ".join(path.name for path in args.files), counts.tables(), sampled)
+    sheet = render_sheet(", ".join(path.name for path in args.files), size, counts.tables(), sampled)
     try:
         page.write_text(sheet, encoding="utf-8")
     except OSError as error:

@@ -12,13 +12,14 @@ import networkx as nx
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PACKAGES = ("recipe", "reward_score", "data_preprocess", "testbed", "benchmarks")
+PACKAGES = ("recipe", "reward_score", "data_preprocess", "page_kit", "testbed", "benchmarks")
 RECIPE = "recipe.sophiavl"
 
 # What each part may import of the others. "recipe" is everything in recipe/sophiavl that is no part of its own.
 ALLOWED = {
     "reward_score": set(),
-    "data_preprocess": {"reward_score"},
+    "page_kit": set(),
+    "data_preprocess": {"page_kit", "reward_score"},
     f"{RECIPE}.validation": set(),
     f"{RECIPE}.trust_grpo": {f"{RECIPE}.validation"},
     f"{RECIPE}.trm": {f"{RECIPE}.validation"},
@@ -31,6 +32,7 @@ ALLOWED = {
         f"{RECIPE}.data_files",
         f"{RECIPE}.hydra_errors",
         "data_preprocess",
+        "page_kit",
         "reward_score",
     },
     f"{RECIPE}.data_files": {f"{RECIPE}.validation"},
@@ -43,6 +45,7 @@ ALLOWED = {
         f"{RECIPE}.data_files",
         f"{RECIPE}.hydra_errors",
         "data_preprocess",
+        "page_kit",
         "reward_score",
     },
     "testbed": {"recipe", f"{RECIPE}.trm", f"{RECIPE}.verl_support"},
