@@ -48,7 +48,7 @@ ALLOWED = {
         "page_kit",
         "reward_score",
     },
-    "testbed": {"recipe", f"{RECIPE}.trm", f"{RECIPE}.verl_support"},
+    "testbed": {"recipe", f"{RECIPE}.trm", f"{RECIPE}.trust_grpo", f"{RECIPE}.verl_support", "data_preprocess"},
     "benchmarks": {"testbed", "recipe", f"{RECIPE}.trm", f"{RECIPE}.verl_support", "data_preprocess"},
 }
 

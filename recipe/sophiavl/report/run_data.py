@@ -199,7 +199,8 @@ class Response:
 
     Attributes:
         text: at most so many characters; `cut` of its middle were left out (0: it is whole), where it says so.
-        flags: keys of `Stratum` that are true of this response.
+        flags: keys of `Stratum` that this response makes its group one of.
+        right: whether its outcome is at the run's threshold of correctness, for its answer type; None: no outcome.
         thinking_reward: None: missing, or not asked for; `thinking_error` tells the first.
     """
 
@@ -213,6 +214,7 @@ class Response:
     thinking_asked: bool | None
     thinking_error: str
     flags: Sequence[str]
+    right: bool | None
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from recipe.sophiavl.report.summary import CORRELATION, Change
 
 # A share below this is told as no problem, one above it as one.
 _MANY = 0.05
+DIFFERENCE = "training/rollout_probs_diff_mean"
 _STALL_TIMES, _STALL_S = 5.0, 30.0
 
 
@@ -165,7 +166,10 @@ def _mismatch(config: RunConfig, steps: Steps) -> Sentence | None:
         return None
     least = config.number("sophiavl.min_rollout_correlation") or 0.95
     worst = min(values, key=values.get)
-    below = sum(value < least for value in values.values())
+    # As the guard counts: a nearly deterministic policy has no spread to correlate.
+    apart = series(steps, DIFFERENCE)
+    most = config.number("sophiavl.max_rollout_diff") or 0.0
+    below = sum(value < least and apart.get(step, 1.0) > most for step, value in values.items())
     text = f"Rollout and actor: lowest correlation of their token probabilities {values[worst]:.4f} (step {worst})"
     if below:
         return Sentence("problem", f"{text}; below {least:g} at {below} of {len(values)} steps.")

@@ -17,7 +17,8 @@ Bools = npt.NDArray[np.bool_]
 
 LOW, HIGH = 0.3, 0.7
 ORDINARY = "ordinary"
-MISSING, FORMAT, DISTRUSTED = "missing_score", "format_failure", "distrusted"
+DISTRUSTED = "distrusted"
+_OF_GROUPS = (DISTRUSTED, ORDINARY)  # no single response makes its group one
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,13 @@ KINDS = (
         lambda dump, right: dump.used & (dump.numbers["gamma"] < 1),
     ),
     Kind(
-        FORMAT,
+        "format_failure",
         "format failure",
         "A response without the required format: outcome 0, and the TRM was not asked.",
         lambda dump, right: dump.flags["format_ok"] == 0,
     ),
     Kind(
-        MISSING,
+        "missing_score",
         "missing score",
         "The TRM was asked about a response and its score is missing.",
         lambda dump, right: dump.asked & np.isnan(dump.numbers["thinking_reward"]),
@@ -77,6 +78,7 @@ class GroupRef:
         offsets: of their lines in the file, in bytes.
         flags: keys of the kinds that each response makes its group one of.
         strata: keys of the kinds of the group.
+        right: of each response, whether it is right.
     """
 
     step: int
@@ -85,6 +87,7 @@ class GroupRef:
     offsets: Sequence[int]
     flags: Sequence[Sequence[str]]
     strata: Sequence[str]
+    right: Sequence[bool]
 
 
 class StrataCollector:
@@ -118,7 +121,7 @@ class StrataCollector:
             strata = [key for key, of in found.items() if of[group]]
             rank = priority(self._seed, dump.step, name)
             for key in strata:
-                self._samples[key].offer(rank, lambda: _ref(dump, flags, group, strata))  # noqa: B023 (called at once)
+                self._samples[key].offer(rank, lambda: _ref(dump, flags, group, strata, right))  # noqa: B023 (called at once)
 
     def counts(self) -> list[Stratum]:
         """How many groups and responses of each kind there are."""
@@ -144,7 +147,8 @@ class StrataCollector:
         return sorted(taken.values(), key=lambda ref: (ref.step, ref.name))
 
 
-def _ref(dump: StepDump, flags: dict[str, Bools], group: int, strata: Sequence[str]) -> GroupRef:
+def _ref(dump: StepDump, flags: dict[str, Bools], group: int, strata: Sequence[str], right: Bools) -> GroupRef:
     members = np.flatnonzero(dump.group == group)
-    own = [[key for key, flag in flags.items() if flag[member]] for member in members]
-    return GroupRef(dump.step, dump.file, dump.names[group], dump.offsets[members].tolist(), own, strata)
+    own = [[key for key, flag in flags.items() if flag[member] and key not in _OF_GROUPS] for member in members]
+    offsets = dump.offsets[members].tolist()
+    return GroupRef(dump.step, dump.file, dump.names[group], offsets, own, strata, right[members].tolist())
