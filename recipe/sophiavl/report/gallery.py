@@ -91,7 +91,7 @@ def _group(ref: GroupRef, members: Sequence[Row], data: Mapping[Key, DataRow], b
         mu_correct=_share(first.get("mu_correct")),
         mu_wrong=_share(first.get("mu_wrong")),
         size=len(members),
-        responses=[_response(members[place], ref.flags[place], bounds) for place in shown],
+        responses=[_response(members[place], ref.flags[place], ref.right[place], bounds) for place in shown],
     )
 
 
@@ -101,13 +101,14 @@ def _most_telling(ref: GroupRef, most: int) -> list[int]:
     return sorted(sorted(places, key=lambda place: -len(ref.flags[place]))[:most])
 
 
-def _response(row: Row, flags: Sequence[str], bounds: Bounds) -> Response:
+def _response(row: Row, flags: Sequence[str], right: bool, bounds: Bounds) -> Response:
     text, cut = shorten(readable(_text(row.get("output"))), bounds.text_chars)
     error = row.get("thinking_error")
+    outcome = _share(row.get("outcome_reward"))
     return Response(
         text=text,
         cut=cut,
-        outcome=_share(row.get("outcome_reward")),
+        outcome=outcome,
         thinking_reward=_share(row.get("thinking_reward")),
         reward=_finite(row.get("score")),
         format_ok=_truth(row.get("format_ok")),
@@ -115,6 +116,7 @@ def _response(row: Row, flags: Sequence[str], bounds: Bounds) -> Response:
         thinking_asked=_truth(row.get("thinking_asked")),
         thinking_error=shorten(readable(error), 300)[0] if isinstance(error, str) else "",
         flags=list(flags),
+        right=None if outcome is None else right,
     )
 
 
