@@ -31,9 +31,7 @@ from recipe.sophiavl.validation_modes import validation_metrics
 
 _KINDS = ("numerical", "multiple choice", "free-form")
 _COLOURS = ("crimson", "seagreen", "royalblue", "goldenrod")
-_WORDS = (
-    "the left shape is a blue triangle so I count it again and compare both sides of the picture before I say ".split()
-)
+_WORDS = ("the", "left", "shape", "is", "a", "blue", "triangle", "so", "I", "compare", "both", "sides", "and", "count")
 _SPLIT = "train"
 
 
