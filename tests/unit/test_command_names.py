@@ -23,6 +23,7 @@ COMMANDS = [
     "recipe.sophiavl.trm_training.balance",
     "recipe.sophiavl.trm_training.collect",
     "recipe.sophiavl.trm_training.evaluate",
+    "recipe.sophiavl.watch",
 ]
 
 
