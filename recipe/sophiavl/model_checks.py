@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from safetensors import SafetensorError, safe_open
 
 from recipe.sophiavl.cluster import joins_cluster
+from recipe.sophiavl.lora_checks import check_adapted_modules
 from recipe.sophiavl.validation import SettingsError
 
 HUB_TIMEOUT_S = 10.0
@@ -61,7 +62,7 @@ def check_model(key: str, path: str, parts: Iterable[str] = _PARTS, *, ask_hub: 
     if folder.is_dir():
         if missing := _missing(folder, parts):
             sharded = any(folder.rglob("model_world_size_*_rank_*.pt"))
-            hint = ". It is a checkpoint of verl: merge it first, see README.md" if sharded else ""
+            hint = ". It is a checkpoint of verl: merge it first (python -m recipe.sophiavl.merge)" if sharded else ""
             raise SettingsError(f"{key}={path}: this folder has no {', no '.join(missing)}: it is no model{hint}")
         if damage := _damage(folder):
             raise SettingsError(f"{key}={path}: {damage}: the model is not whole. Copy or save it again")

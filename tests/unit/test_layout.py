@@ -48,6 +48,27 @@ ALLOWED = {
         "page_kit",
         "reward_score",
     },
+    # Commands on models, which no training run loads.
+    f"{RECIPE}.evaluate": {
+        "recipe",
+        f"{RECIPE}.trm",
+        f"{RECIPE}.trm_training",
+        f"{RECIPE}.trust_grpo",
+        f"{RECIPE}.validation",
+        f"{RECIPE}.verl_support",
+        "data_preprocess",
+        "page_kit",
+        "reward_score",
+    },
+    f"{RECIPE}.infer": {
+        f"{RECIPE}.evaluate",
+        f"{RECIPE}.trm",
+        f"{RECIPE}.trm_training",
+        f"{RECIPE}.validation",
+        "data_preprocess",
+        "page_kit",
+        "reward_score",
+    },
     "testbed": {"recipe", f"{RECIPE}.trm", f"{RECIPE}.trust_grpo", f"{RECIPE}.verl_support", "data_preprocess"},
     "benchmarks": {"testbed", "recipe", f"{RECIPE}.trm", f"{RECIPE}.verl_support", "data_preprocess"},
 }

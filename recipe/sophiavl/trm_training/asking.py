@@ -1,13 +1,13 @@
-"""Asks a served model for many scores: the one loop under `annotate` and `evaluate`.
+"""Asks a served model for many replies: the one loop under `annotate` and the evaluations.
 
-What a command does with a score (write it down, count it, give up) is the command's; how many requests are held and
+What a command does with a reply (write it down, count it, give up) is the command's; how many requests are held and
 under way, and what a stop leaves behind, is decided here.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +21,8 @@ NOT_TRANSPORT = (*UNREADABLE, "bad_image")
 """Reasons that asking again does not cure, and that say nothing about the server or the way to it."""
 
 Key = TypeVar("Key")
+T = TypeVar("T")
+Reply = TypeVar("Reply")
 
 
 @dataclass(frozen=True)
@@ -42,17 +44,36 @@ async def ask_all(
     total: int,
     label: str,
 ) -> None:
-    """Ask for every score, with at most `bound` requests in memory, under way or about to be.
+    """Ask for every score; see `ask_each`."""
+
+    async def ask(request: Request[Key]) -> ThinkingScore:
+        return await client.score(request.question, request.images, request.thinking)
+
+    await ask_each(ask, requests, take, bound=bound, total=total, label=label, unit="score")
+
+
+async def ask_each(
+    ask: Callable[[T], Awaitable[Reply]],
+    requests: Iterable[T],
+    take: Callable[[T, Reply], bool | None],
+    *,
+    bound: int,
+    total: int,
+    label: str,
+    unit: str,
+) -> None:
+    """Ask for every request, with at most `bound` of them in memory, under way or about to be.
 
     However it ends (an error, Ctrl-C), nothing that it started goes on after it.
 
     Args:
-        requests: read in a thread, one at a time and only when there is room; requests under way go on meanwhile.
-        take: gets each request with its score the moment it arrives, in no order: nothing can come between a reply
-            and this call, so that whoever kills the process finds a score taken, or its request under way. Once it
+        requests: none is None; read in a thread, one at a time and only when there is room; those under way go on
+            meanwhile.
+        take: gets each request with its reply the moment it arrives, in no order: nothing can come between a reply
+            and this call, so that whoever kills the process finds a reply taken, or its request under way. Once it
             returns True, no further request is begun, and those under way are waited for. What it raises ends all.
         total: most requests that will come, for the progress bar.
-        label: what the progress bar calls them.
+        label, unit: what the progress bar calls them.
     """
     waiting = iter(requests)
     reading = asyncio.Lock()
@@ -65,12 +86,12 @@ async def ask_all(
                 request = None if enough else await asyncio.to_thread(next, waiting, None)
             if request is None or enough:
                 return
-            score = await client.score(request.question, request.images, request.thinking)
+            reply = await ask(request)
             # No await from here on: see `take`.
-            enough = bool(take(request, score)) or enough
+            enough = bool(take(request, reply)) or enough
             bar.update()
 
-    with tqdm(total=total, desc=label, unit="score") as bar:
+    with tqdm(total=total, desc=label, unit=unit) as bar:
         workers = [asyncio.create_task(work(bar)) for _ in range(min(bound, max(total, 1)))]
         try:
             await asyncio.gather(*workers)

@@ -122,12 +122,19 @@ def _beside(compared: Mapping[str, Any] | None, name: str, measure: str | None =
     return edits.get(name, {}).get(measure, {}), compared["differences"].get(f"{name}.{measure}", {})
 
 
-def table_of(title: str, columns: Sequence[str], lines: Sequence[Sequence[Any]]) -> Table:
-    """Each line is a title and a figure for each column; how many values they rest on comes last."""
+def table_of(title: str, columns: Sequence[str], lines: Sequence[Sequence[Any]], *, signed: bool = False) -> Table:
+    """Each line is a title and a figure for each column; how many values they rest on comes last.
+
+    Args:
+        signed: all figures are differences, as those of the column of this name are.
+    """
     rows = []
     for name, *cells in lines:
         first = next((cell for cell in cells if cell), {})
-        texts = [_text(cell, first, signed=column == "difference") for column, cell in zip(columns, cells, strict=True)]
+        texts = [
+            _text(cell, first, signed=signed or column == "difference")
+            for column, cell in zip(columns, cells, strict=True)
+        ]
         rows.append((name, *texts, *(str(first.get(count, "")) for count in COUNTS)))
     used = [0, *(place for place in range(1, len(columns) + 4) if any(row[place] for row in rows))]
     names = ("", *columns, *COUNTS)

@@ -1,0 +1,163 @@
+"""The model that a command is given: behind a URL, or a folder or hub name that vLLM serves as long as it is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from recipe.sophiavl.evaluate.policy import ServerError
+from recipe.sophiavl.model_checks import check_model
+from recipe.sophiavl.trm.client_settings import BaseUrls
+from recipe.sophiavl.trm.preflight import printable
+from recipe.sophiavl.validation import SettingsError
+from recipe.sophiavl.verl_support import cpu_resources
+from recipe.sophiavl.verl_support.environment import cpu_environment, wants_cpu_platform
+
+logger = logging.getLogger(__name__)
+
+_STOP_S = 15.0
+_TAIL_CHARS = 2000
+_URL = TypeAdapter(BaseUrls)
+
+
+@dataclass(frozen=True)
+class Served:
+    """A model that is served.
+
+    Attributes:
+        url: the server's base URL.
+        process: of a server of our own; None where it is somebody else's.
+        log: of a server of our own.
+    """
+
+    url: str
+    process: subprocess.Popen[bytes] | None = None
+    log: Path | None = None
+
+    def died(self) -> str | None:
+        """Why a server of our own will not come back; None while it may."""
+        if self.process is None or self.process.poll() is None:
+            return None
+        return (
+            f"the server has ended (exit status {self.process.returncode}); its log is {self.log}. The same command "
+            "goes on with what is missing"
+        )
+
+
+def is_url(model: str) -> bool:
+    """Whether a model is a server's base URL, and no folder or hub name."""
+    return "://" in model
+
+
+def model_name(model: str) -> str:
+    """The last part of a model folder's path or of a hub's name: under it a server of our own serves it."""
+    return Path(model).expanduser().resolve().name or "model"
+
+
+@contextlib.contextmanager
+def served(model: str, log: Path, flags: Sequence[str] = (), start_limit_s: float = 1800.0) -> Iterator[Served]:
+    """The server of `model`: the one at this URL, or one that is started here and ended when the block is left.
+
+    Args:
+        model: base URL, model folder, or name of a model on the hub.
+        log: takes the output of a server that is started.
+        flags: further flags of ``vllm serve``, for a server that is started.
+        start_limit_s: seconds that it may take to start.
+
+    Raises:
+        SettingsError: no usable URL or model.
+        ServerError: the server does not start.
+    """
+    if is_url(model):
+        if flags:
+            raise SettingsError(f"--serve-flags: {model} is served already; they are for a model that is started here")
+        yield Served(base_url(model))
+        return
+    check_model("MODEL", model)
+    if importlib.util.find_spec("vllm") is None:
+        raise SettingsError(f"MODEL={model}: vllm is not installed here: see README.md, or give a server's URL")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    with log.open("ab") as output, _ended_with_us():
+        command, environment = _command(model, port, flags)
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
+        try:
+            print(f"Serving {printable(model)} with vLLM (log: {log})", file=sys.stderr, flush=True)
+            _wait(f"http://127.0.0.1:{port}/health", process, log, start_limit_s)
+            yield Served(f"http://127.0.0.1:{port}/v1", process, log)
+        finally:
+            _stop(process)
+
+
+def base_url(url: str) -> str:
+    """The base URL, checked. Raises SettingsError; the message holds no password."""
+    try:
+        return _URL.validate_python(url)[0]
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_input=False)[0]
+        raise SettingsError(f"MODEL: no base URL: {fault['msg'].removeprefix('Value error, ')}") from None
+
+
+def _command(model: str, port: int, flags: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The server's command line and environment; on CPU with the platform's number format and all its threads."""
+    # Without a generation_config.json's own sampling, such as a repetition penalty, which the rollout does not have.
+    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", str(Path(model).expanduser())]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--served-model-name", model_name(model)]
+    command += ["--generation-config", "vllm"]
+    environment = dict(os.environ)
+    if wants_cpu_platform():
+        variables, _ = cpu_environment(environment)
+        environment |= variables
+        command += ["--enforce-eager", "--dtype", variables[cpu_resources.DTYPE]]
+    return [*command, *flags], environment
+
+
+@contextlib.contextmanager
+def _ended_with_us() -> Iterator[None]:
+    """SIGTERM ends this process as Ctrl-C does, so that no server stays behind."""
+
+    def stop(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path, limit_s: float) -> None:
+    limit = time.monotonic() + limit_s
+    while process.poll() is None and time.monotonic() < limit:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+            if answer.status == 200:
+                return
+        time.sleep(0.25)
+    why = "did not answer in time" if process.poll() is None else f"ended with exit status {process.returncode}"
+    tail = "\n".join(map(printable, log.read_text(errors="replace")[-_TAIL_CHARS:].splitlines()[1:]))
+    raise ServerError(f"vLLM {why}; the end of {log}:\n{tail}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server with all its processes, by force where that does not work."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_STOP_S)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(_STOP_S)
