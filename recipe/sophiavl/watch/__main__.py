@@ -17,10 +17,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 
-from data_preprocess.core.shown import one_line
 from recipe.sophiavl.progress import rewards, step_line, step_times, trained, validations
 from recipe.sophiavl.report.logs import Steps
-from recipe.sophiavl.watch.frame import WATCHED_NAMES, frame
+from recipe.sophiavl.watch.frame import WATCHED_NAMES, frame, paragraph
 from recipe.sophiavl.watch.reading import WatchedRun
 
 
@@ -43,10 +42,10 @@ def print_lines(run: WatchedRun, poll_s: float) -> None:
     while True:
         run.update()
         if said is None and not run.steps:
-            print(f"waiting for the first step of {one_line(str(run.path))}", flush=True)
+            print(f"waiting for the first step of {paragraph(str(run.path))}", flush=True)
         new = [step for step, data in run.steps.items() if said is None or data != said.get(step)]
         lines = [_line(run, step) for step in (new[-1:] if said is None else new)]
-        for line in (*lines, *(one_line(problem) for problem in run.problems if problem not in told)):
+        for line in (*lines, *(paragraph(problem) for problem in run.problems if problem not in told)):
             print(line, flush=True)
         told.update(run.problems)
         said = run.steps

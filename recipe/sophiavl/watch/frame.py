@@ -18,7 +18,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from data_preprocess.core.shown import one_line
+from page_kit.text import shown
 from recipe.sophiavl.progress import step_times, time_left, trained, validations
 from recipe.sophiavl.report.logs import Steps
 from recipe.sophiavl.run_folder import METRICS_PATTERN
@@ -69,7 +69,7 @@ def frame(run: WatchedRun, console: Console, height: int | None = None) -> Rende
     """
     width = console.width
     parts: list[RenderableType] = [_head(run, width)]
-    problems = [one_line(problem) for problem in run.problems]
+    problems = [paragraph(problem) for problem in run.problems]
     parts += [Text(f"! {line}", "yellow") for line in (*signs(run.steps, run.silent_s, run.finished), *problems)]
     history = {step: data for step, data in run.steps.items() if trained(data)}
     if history:
@@ -88,7 +88,7 @@ def _left(parts: Sequence[RenderableType], console: Console, height: int | None)
 
 
 def _head(run: WatchedRun, width: int) -> RenderableType:
-    name = Text(one_line(str(run.path)), "bold", no_wrap=True, overflow="ellipsis")
+    name = Text(paragraph(str(run.path)), "bold", no_wrap=True, overflow="ellipsis")
     if run.newest is None:
         what = f"no {METRICS_PATTERN} in it yet" if run.path.is_dir() else "no such folder yet"
         return Group(name, Text(f"waiting for the run's first step: {what}", "yellow"))
@@ -138,8 +138,8 @@ def _figures(values: Sequence[float], form: str) -> tuple[Text, Text, Text]:
     recent, before = _mean(values[-RECENT:]), _mean(values[-2 * RECENT : -RECENT])
     change = recent - before
     style = "red" if not math.isfinite(values[-1]) else ""
-    shown = f"{change:+{form}}" if math.isfinite(change) else ""
-    return Text(f"{values[-1]:{form}}", style), Text(f"{recent:{form}}"), Text(shown)
+    told = f"{change:+{form}}" if math.isfinite(change) else ""
+    return Text(f"{values[-1]:{form}}", style), Text(f"{recent:{form}}"), Text(told)
 
 
 def _plots(history: Steps, width: int) -> RenderableType:
@@ -159,11 +159,11 @@ def _newest(group: NewestGroup, console: Console, height: float) -> RenderableTy
     """The question, its truth, and as many responses as fit."""
     row, width = group.rows[0], console.width - 4
     question = row.get("input")
-    shown = _LAST_TURN.sub(r"\1", question) if isinstance(question, str) else question
+    asked = _LAST_TURN.sub(r"\1", question) if isinstance(question, str) else question
     figures = ", ".join(f"{label} {_figure(row, name)}" for label, name in _OF_A_GROUP)
     lines = [
-        *_wrapped(Text.assemble(("question ", "bold"), _said(shown)), console, width, 2),
-        *_wrapped(Text.assemble(("truth ", "bold"), _said(row.get("gts"))), console, width, 1),
+        *_wrapped(Text.assemble(("question ", "bold"), paragraph(asked)), console, width, 2),
+        *_wrapped(Text.assemble(("truth ", "bold"), paragraph(row.get("gts"))), console, width, 1),
         *_wrapped(Text(figures), console, width, 1),
     ]
     most = 2 if width >= _WIDE else 3
@@ -182,8 +182,8 @@ def _response(row: dict[str, Any]) -> Text:
     return Text.assemble(
         (f"outcome {_figure(row, 'outcome_reward')}", right),
         f" thinking {_figure(row, 'thinking_reward')} ",
-        (f"({_said(error)[:40]}) " if error else "", "yellow"),
-        _said(row.get("output")),
+        (f"({paragraph(error)[:40]}) " if error else "", "yellow"),
+        paragraph(row.get("output")),
     )
 
 
@@ -196,10 +196,11 @@ def _wrapped(text: Text, console: Console, width: int, most: int) -> list[Text]:
     return lines[:most]
 
 
-def _said(text: Any) -> str:
+def paragraph(value: Any) -> str:
     """Untrusted text in one paragraph, cut, with all that a terminal would act upon written out."""
-    flat = re.sub(r"[ \t\r\n]+", " ", text).strip() if isinstance(text, str) else repr(text)
-    return one_line(flat, _MOST_CHARS)
+    text = value if isinstance(value, str) else repr(value)
+    flat = re.sub(r"[ \t\r\n]+", " ", text).strip()
+    return shown(flat if len(flat) <= _MOST_CHARS else f"{flat[:_MOST_CHARS]}…")
 
 
 def _figure(row: dict[str, Any], name: str) -> str:

@@ -68,15 +68,8 @@ def test_text_of_a_model_is_shown_and_never_obeyed(folder: Path) -> None:
         response("b", HOSTILE, input=f"user\n{HOSTILE}\nassistant\n", gts=HOSTILE, thinking_error=HOSTILE),
     )
     text = plain(shown(folder, width=200))
-    for said in (
-        r"\x1b[31mred\x1b[2J\x07",
-        "[red]markup[/red]",
-        "[link=x]",
-        ":smile:",
-        r"\u202egnorw\u2066",
-        r"\x9b1m",
-    ):
-        assert text.count(said) >= 3, said
+    parts = ("␛[31mred␛[2J␇", "[red]markup[/red]", "[link=x]", ":smile:", "⟨U+202E⟩gnorw⟨U+2066⟩", "⟨U+009B⟩1m")
+    assert all(text.count(part) >= 3 for part in parts)
     assert all(char.isprintable() or char == "\n" or "\u2800" <= char <= "\u28ff" for char in text)
 
 

@@ -95,7 +95,7 @@ def test_in_a_terminal_through_the_life_of_a_run(watching: Watching, tmp_path: P
     watching.wait_for("step 2 of 9")
     append(folder / "metrics-002.jsonl", trained(3)[:12])
     append(folder / "rollouts/2.jsonl", response("a", "\x1b]0;owned\x07<think>hm"))
-    watching.wait_for(r"\x1b]0;owned\x07<think>hm")
+    watching.wait_for("␛]0;owned␇<think>hm")
     append(folder / "metrics-002.jsonl", trained(3)[12:])
     watching.wait_for("step 3 of 9")
     watching.resize(40, 130)
