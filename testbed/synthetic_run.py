@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 from PIL import Image, ImageDraw
 
 from data_preprocess.schema import RL_SCHEMA, rl_row
+from recipe.sophiavl.fingerprint import data_files
 from recipe.sophiavl.metrics import reward_metrics
 from recipe.sophiavl.run_folder import ROLLOUTS, VALIDATION, RunFolder
 from recipe.sophiavl.settings import ThinkingRewardSettings
@@ -82,6 +83,7 @@ def write_run(folder: Path, run: SyntheticRun | None = None) -> Path:
     record.write_config(OmegaConf.to_yaml(OmegaConf.create(config)))
     start = {"at": "2026-01-01T00:00:00+00:00", "commit": "0" * 12, "verl": "0.9.1", "command": f"run_dir={folder}"}
     definition = {key: value for key, value in _flat(config) if not key.startswith("trainer.")}
+    definition |= dict.fromkeys(("data.train_files", "data.val_files"), data_files([config["data"]["train_files"]]))
     planned = run.planned or run.steps
     record.write_record({"experiment": definition, "total_training_steps": planned, "starts": [start]})
     generator = np.random.default_rng(run.seed)

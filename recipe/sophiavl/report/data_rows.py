@@ -126,7 +126,8 @@ def thumbnail(image: Any, pixels: int) -> Thumbnail:
     small = load_checked(loaded, field="image", root=None, max_pixels=pixels).data
     with Image.open(io.BytesIO(loaded)) as source, Image.open(io.BytesIO(small)) as shown:
         size = source.size if (source.width > source.height) == (shown.width > shown.height) else source.size[::-1]
-        encoded = io.BytesIO()
-        shown.convert("RGB").save(encoded, "WEBP", quality=_QUALITY)
+        encoded, flat = io.BytesIO(), Image.new("RGBA", shown.size, "white")
+        flat.alpha_composite(shown.convert("RGBA"))
+        flat.convert("RGB").save(encoded, "WEBP", quality=_QUALITY)
         uri = "data:image/webp;base64," + base64.b64encode(encoded.getvalue()).decode("ascii")
         return Thumbnail(uri, *shown.size, *size)

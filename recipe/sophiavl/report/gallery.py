@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -41,22 +42,22 @@ def gallery(
 
 
 def _fetch(refs: Sequence[GroupRef], problems: Problems) -> Iterator[tuple[GroupRef, list[Row]]]:
+    """The lines of each group, unless the run has written them anew since they were found."""
     for ref in refs:
-        rows = []
-        with ref.file.open("rb") as lines:
-            for offset in ref.offsets:
-                lines.seek(offset)
-                try:
-                    row = decode(lines.readline())
-                except ValueError:
-                    break
-                if not isinstance(row, dict) or group_name(row) != ref.name:
-                    break
-                rows.append(row)
-        if len(rows) == len(ref.offsets):
+        try:
+            with ref.file.open("rb") as lines:
+                rows = [_row_at(lines, offset) for offset in ref.offsets]
+        except (OSError, ValueError):
+            rows = []
+        if rows and all(isinstance(row, dict) and group_name(row) == ref.name for row in rows):
             yield ref, rows
         else:
             problems.add("A dump was written anew while it was read: some groups are not shown", ref.file.name)
+
+
+def _row_at(lines: BinaryIO, offset: int) -> Any:
+    lines.seek(offset)
+    return decode(lines.readline())
 
 
 def _key(row: Row) -> Key | None:

@@ -39,7 +39,8 @@ class TrustCollector:
     """
 
     def __init__(self, steps: Sequence[int], *, points: int, seed: int) -> None:
-        self._bins = [part.tolist() for part in np.array_split(np.array(steps, dtype=int), min(BINS, len(steps)))]
+        parts = np.array_split(np.array(steps, dtype=int), min(BINS, len(steps)) or 1)
+        self._bins = [part.tolist() for part in parts if part.size]
         side = max(1, len(self._bins) // 5)
         self._first = set().union(*self._bins[:side]) if len(self._bins) > 1 else set()
         self._last = set().union(*self._bins[-side:]) if len(self._bins) > 1 else set()
