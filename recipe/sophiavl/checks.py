@@ -8,9 +8,10 @@ from urllib.parse import urlsplit
 
 from omegaconf import DictConfig
 
+from recipe.sophiavl.lora_checks import check_lora
 from recipe.sophiavl.settings import REWARD_MANAGER_NAME, ThinkingRewardSettings
 from recipe.sophiavl.validation import SettingsError
-from recipe.sophiavl.verl_support import environment
+from recipe.sophiavl.verl_support import environment, internals
 
 
 def check_config(config: DictConfig, settings: ThinkingRewardSettings) -> None:
@@ -21,6 +22,7 @@ def check_config(config: DictConfig, settings: ThinkingRewardSettings) -> None:
     """
     _check_engine(config)
     _check_asynchronous(config)
+    check_lora(config)
     _check_mini_batches(config)
     _check_reward(config, settings)
 
@@ -96,11 +98,19 @@ def _check_asynchronous(config: DictConfig) -> None:
                 f"actor_rollout_ref.rollout.{key}={rollout[key]}: set it to the nodes, and the GPUs on each, that "
                 "generate, beside those that train"
             )
-    if rollout.checkpoint_engine.backend == "naive":
+    engine, on_cpu = rollout.checkpoint_engine, config.trainer.device == "cpu"
+    if on_cpu and engine.backend != "tcp":
+        wrong.append(
+            f"actor_rollout_ref.rollout.checkpoint_engine.backend={engine.backend!r}: set it to tcp, the only one that "
+            "brings weights to another server without a GPU"
+        )
+    elif engine.backend == "naive":
         wrong.append(
             "actor_rollout_ref.rollout.checkpoint_engine.backend='naive': set it to nccl, which brings the weights to "
             "the GPUs that generate (needs cupy: requirements.txt)"
         )
+    elif not config.sophiavl.dry_run and (why := internals.why_no_checkpoint_engine(engine)):
+        wrong.append(f"actor_rollout_ref.rollout.checkpoint_engine.backend={engine.backend!r}: {why}")
     if config.reward.reward_model.enable and not config.reward.reward_model.enable_resource_pool:
         wrong.append("thinking_reward.mode='colocated': the rollout never pauses for the TRM; use serving=pool")
     if wrong:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from verl.checkpoint_engine import CheckpointEngineRegistry
 
 from recipe.sophiavl.checks import check_config
 from recipe.sophiavl.settings import ThinkingRewardSettings
@@ -147,6 +148,27 @@ def test_a_loopback_trm_is_refused_for_several_nodes(host: str) -> None:
     check(*overrides)
     with pytest.raises(SettingsError, match=r"thinking_reward\.urls holds http://.*trainer\.nnodes=2.*HOST=0\.0\.0\.0"):
         check(*overrides, "trainer.nnodes=2")
+
+
+CPU = ("platform=cpu", *EXTERNAL, ASYNC, *GENERATING)
+
+
+@pytest.mark.parametrize("backend", ["naive", "nccl", "nixl"])
+def test_without_a_gpu_weights_go_over_tcp(monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+    check(*CPU, "actor_rollout_ref.rollout.checkpoint_engine.backend=tcp", "sophiavl.dry_run=false")
+    with pytest.raises(SettingsError, match=rf"backend='{backend}': set it to tcp"):
+        check(*CPU, f"actor_rollout_ref.rollout.checkpoint_engine.backend={backend}")
+
+
+def test_a_checkpoint_engine_that_is_not_installed_is_told_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "on_cpu", lambda: False)
+    monkeypatch.setattr(CheckpointEngineRegistry, "_registry", {})
+    monkeypatch.setattr(
+        CheckpointEngineRegistry, "_import_errors", {"nccl_checkpoint_engine": "No module named 'cupy'"}
+    )
+    with pytest.raises(SettingsError, match=r"backend='nccl': .*nccl_checkpoint_engine: No module named 'cupy'"):
+        check(*EXTERNAL, ASYNC, *GENERATING, "sophiavl.dry_run=false")
 
 
 def test_a_gpu_that_is_not_seen_is_spoken_of(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 _TRAINER = "verl.trainer.ppo.v1.trainer_base"
@@ -24,6 +25,7 @@ EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
     _TRAINER: (
         ("TRAINER_REGISTRY", "gets the Trust-GRPO class for trainer.v1.trainer_mode"),
         ("get_trainer_cls", "finds the class to build on"),
+        ("Tracking", "is replaced by loggers.RunTracking"),
         *(
             (f"PPOTrainer.{method}", "is overridden by trainer.TrustGRPOMixin")
             for method in (
@@ -70,6 +72,11 @@ EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
         ("_get_input_embeds", "is wrapped by repairs"),
         ("unpack_visual_output", "reads what a vision tower returns, for repairs"),
     ),
+    "verl.checkpoint_engine": (("CheckpointEngineRegistry.get", "tells which checkpoint engines can be had"),),
+    "verl.model_merger.base_model_merger": (("ModelMergerConfig", "tells verl's merger what to merge"),),
+    "verl.model_merger.fsdp_model_merger": (
+        ("FSDPModelMerger.merge_and_save", "puts a checkpoint's shards together for recipe.sophiavl.merge"),
+    ),
     "transfer_queue": (("kv_batch_get", "reads a batch's fields"), ("kv_batch_put", "writes a batch's fields")),
 }
 
@@ -110,6 +117,23 @@ def trainer_class(mode: str) -> type:
 def use_trainer(mode: str, trainer: type) -> None:
     """Make verl build this trainer for a mode. The mode keeps its name, which verl compares with in several places."""
     find(_TRAINER, "TRAINER_REGISTRY")[mode] = trainer
+
+
+def why_no_checkpoint_engine(settings: Any) -> str:
+    """Why the engine of ``rollout.checkpoint_engine`` can't be used here, in verl's words; empty where it can."""
+    if settings.custom_backend_module:
+        import_module(settings.custom_backend_module)  # registers an engine that is none of verl's
+    try:
+        find("verl.checkpoint_engine", "CheckpointEngineRegistry").get(settings.backend)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def use_tracking(tracking: type) -> None:
+    """Make verl's trainer log through this class (``PPOTrainer.fit``)."""
+    find(_TRAINER, "Tracking")
+    import_module(_TRAINER).Tracking = tracking
 
 
 def knows_reward_manager(name: str) -> bool:
@@ -191,3 +215,20 @@ def read_fields(batch: Any, keys: Sequence[str], fields: Sequence[str]) -> Any:
 def write_fields(batch: Any, keys: Sequence[str], fields: Any) -> None:
     """Write a TensorDict of as many rows as there are keys into a batch (TransferQueue, ``interface.py``)."""
     find("transfer_queue", "kv_batch_put")(keys=list(keys), partition_id=batch.partition_id, fields=fields)
+
+
+def merge_shards(shards: Path, out: Path) -> None:
+    """What ``python -m verl.model_merger merge --backend fsdp`` does (``verl/model_merger``), in this process.
+
+    Args:
+        shards: folder of an FSDP checkpoint.
+        out: folder for the model in bfloat16, its tokenizer and processor, and adapters where there are some.
+    """
+    settings = find("verl.model_merger.base_model_merger", "ModelMergerConfig")(
+        operation="merge",
+        backend="fsdp",
+        local_dir=str(shards),
+        hf_model_config_path=str(shards / "huggingface"),
+        target_dir=str(out),
+    )
+    find("verl.model_merger.fsdp_model_merger", "FSDPModelMerger")(settings).merge_and_save()

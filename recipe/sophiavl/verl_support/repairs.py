@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import wraps
 from inspect import signature
@@ -98,6 +99,35 @@ def _prepare_images_once(agent_loop: Any) -> None:
     agent_loop.AgentLoopWorker._compute_multi_modal_inputs = compute_multi_modal_inputs
 
 
+def _copy_what_is_saved(fsdp_utils: Any) -> None:
+    """verl 0.9.1 keeps weights aside (``trainer_mode=separate_async``, for the policy that generated) with ``.cpu()``.
+
+    That is a copy only of weights that lie on a GPU: of a model on the CPU, or offloaded there, it would keep the
+    weights themselves, which the next update changes.
+    """
+    original = fsdp_utils.fsdp2_sharded_save_to_cpu
+
+    @wraps(original)
+    def fsdp2_sharded_save_to_cpu(model: torch.nn.Module) -> tuple[dict[str, tuple[torch.Tensor, Any]], Any]:
+        state, spec = original(model)
+        return {name: (tensor.clone(), kind) for name, (tensor, kind) in state.items()}, spec
+
+    fsdp_utils.fsdp2_sharded_save_to_cpu = fsdp2_sharded_save_to_cpu
+
+
+class _AsPrint(logging.LoggerAdapter):
+    """A logger that takes print's ``flush`` too."""
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        kwargs.pop("flush", None)
+        return msg, kwargs
+
+
+def _log_of_the_separate_trainer(trainer: Any) -> None:
+    """verl 0.9.1 gives its logger print's ``flush`` where ``actor_rollout_ref.hybrid_engine=False``: a TypeError."""
+    trainer.logger = _AsPrint(trainer.logger, {})
+
+
 def install() -> None:
     """Apply the repairs to the modules that they concern, when those are imported."""
 
@@ -107,3 +137,5 @@ def install() -> None:
 
     when_imported("verl.models.transformers.qwen2_vl")(_fix_text_only_batches)
     when_imported("verl.experimental.agent_loop.agent_loop")(_prepare_images_once)
+    when_imported("verl.utils.fsdp_utils")(_copy_what_is_saved)
+    when_imported("verl.trainer.ppo.v1.trainer_separate_async")(_log_of_the_separate_trainer)

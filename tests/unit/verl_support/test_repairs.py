@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 from weakref import ref
@@ -11,10 +12,15 @@ import pytest
 import torch
 import verl.utils.tensordict_utils as tensordict_utils
 from tensordict import TensorDict
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput, AgentLoopWorker
 from verl.models.transformers import qwen2_vl
+from verl.trainer.ppo.v1 import trainer_separate_async
+from verl.utils import fsdp_utils
 
 from recipe.sophiavl.verl_support.repairs import _prepare_images_once, fix_3d_position_ids
 
@@ -110,3 +116,30 @@ def test_a_responses_images_are_prepared_once_and_forgotten_with_it() -> None:
 
 def test_the_plugin_has_verl_prepare_images_once() -> None:
     assert AgentLoopWorker._compute_multi_modal_inputs.__wrapped__.__module__ == AgentLoopWorker.__module__
+
+
+@pytest.fixture
+def one_rank() -> Iterator[None]:
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
+
+
+@pytest.mark.usefixtures("one_rank")
+def test_weights_kept_aside_stay_what_they_were() -> None:
+    """verl 0.9.1 keeps the weights themselves where they are not on a GPU, and then restores what it never saved."""
+    model = torch.nn.Linear(4, 3)
+    fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
+    before = model.weight.full_tensor().clone()
+    kept = fsdp_utils.fsdp2_sharded_save_to_cpu(model)
+    with torch.no_grad():
+        model.weight.mul_(2)
+    fsdp_utils.fsdp2_sharded_load_from_cpu(model, *kept)
+    assert torch.equal(model.weight.full_tensor(), before)
+
+
+def test_the_separate_trainer_may_flush_its_log(caplog: pytest.LogCaptureFixture) -> None:
+    """It does where actor_rollout_ref.hybrid_engine=False."""
+    with caplog.at_level("INFO", trainer_separate_async.logger.name):
+        trainer_separate_async.logger.info("disabled", flush=True)
+    assert "disabled" in caplog.text
