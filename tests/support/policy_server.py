@@ -23,15 +23,16 @@ class PolicyServer:
         models: what it says it serves; entries of ``/v1/models``.
     """
 
-    def __init__(self, reply: Callable[[Body], Reply], models: list[Body] | None = None) -> None:
+    def __init__(self, reply: Callable[[Body], Reply], port: int = 0) -> None:
         self.reply = reply
         self.asked: list[Body] = []
-        self.models = [{"id": "policy", "root": "weights-1"}] if models is None else models
+        self.models = [{"id": "policy", "root": "weights-1"}]
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self._send(200, {"data": server.models})
+                known = self.path == "/v1/models"
+                self._send(200 if known else 404, {"data": server.models} if known else {"detail": "Not Found"})
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -54,7 +55,7 @@ class PolicyServer:
             def log_message(self, *_: Any) -> None:
                 """Quiet."""
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._http = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.url = f"http://127.0.0.1:{self._http.server_port}/v1"
 
     @contextmanager

@@ -17,6 +17,8 @@ COMMANDS = [
     "data_preprocess.inspect",
     "data_preprocess.sophiavl_130k",
     "data_preprocess.sophiavl_thinking_156k",
+    "recipe.sophiavl.evaluate",
+    "recipe.sophiavl.infer",
     "recipe.sophiavl.report",
     "recipe.sophiavl.trm.preflight",
     "recipe.sophiavl.trm_training.annotate",

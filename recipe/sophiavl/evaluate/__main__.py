@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from recipe.sophiavl.evaluate.evaluation import Scoring, ask, score
 from recipe.sophiavl.evaluate.figures import figures_of
 from recipe.sophiavl.evaluate.policy import PolicyClient, ServerError, find_model
 from recipe.sophiavl.evaluate.questions import Question, check_files, read_questions
-from recipe.sophiavl.evaluate.serving import base_url, is_url, model_name, served
+from recipe.sophiavl.evaluate.serving import add_serving_arguments, base_url, is_url, model_name, served
 from recipe.sophiavl.evaluate.thinking import ThinkingScores
 from recipe.sophiavl.model_checks import check_model
 from recipe.sophiavl.trm.arguments import add_client_arguments, client_settings
@@ -94,17 +93,6 @@ def make_parser() -> argparse.ArgumentParser:
     add_settings(parser.add_argument_group("asking"), AskSettings, system_prompt=read_prompt, extra_body=read_body)
     add_client_arguments(parser, "trm-")
     return parser
-
-
-def add_serving_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments about a server that is started for the command."""
-    parser.add_argument(
-        "--serve-flags",
-        type=shlex.split,
-        default=[],
-        metavar="'FLAGS'",
-        help="further flags of vllm serve for a model that is no URL, such as '--max-model-len 16384'",
-    )
 
 
 def _at_least(least: int):

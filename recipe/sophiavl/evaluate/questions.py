@@ -132,10 +132,15 @@ def images_of(row: Row) -> list[bytes]:
     Raises:
         BadRowError: one cannot be read, or is no image.
     """
-    try:
-        return [upright(_encoded(image)) for image in row.get("images") or ()]
-    except (BadImageError, RowError, TypeError) as error:
-        raise BadRowError(f"images: {error}") from error
+    images = []
+    for number, image in enumerate(row.get("images") or ()):
+        try:
+            images.append(upright(_encoded(image)))
+        except RowError as error:
+            raise BadRowError(f"image {number}: {error.reason}") from error
+        except (BadImageError, TypeError) as error:
+            raise BadRowError(f"image {number}: {error}") from error
+    return images
 
 
 def _encoded(image: Any) -> bytes:
@@ -204,7 +209,9 @@ def _question(number: int, where: str, row: Row, known: dict[bytes, bytes]) -> Q
         if images and (marks := text.count(_MARK)) != len(images):
             raise BadRowError(f"prompt: {marks} {_MARK} marks for {len(images)} images")
         digests = [_digest(data, known) for data in images]
-    except ValueError as error:  # BadRowError and RowError too
+    except RowError as error:
+        fault = error.reason
+    except ValueError as error:  # BadRowError too
         fault = str(error)
     question = question_text(info) if isinstance(info.get("question"), str) else ""
     parts = (str(row["data_source"]), kind, question, str(truth), *([] if fault is None else [where]))

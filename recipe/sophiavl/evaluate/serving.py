@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import logging
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -60,6 +62,17 @@ class Served:
 def is_url(model: str) -> bool:
     """Whether a model is a server's base URL, and no folder or hub name."""
     return "://" in model
+
+
+def add_serving_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments about a server that is started for the command."""
+    parser.add_argument(
+        "--serve-flags",
+        type=shlex.split,
+        default=[],
+        metavar="'FLAGS'",
+        help="further flags of vllm serve for a model that is no URL, such as '--max-model-len 16384'",
+    )
 
 
 def model_name(model: str) -> str:
