@@ -19,12 +19,13 @@ from matplotlib.ticker import MaxNLocator
 
 from page_kit.text import shown
 
-SERIES = ("s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7")  # of several lines, in order
+SERIES = ("s0", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8", "s9")  # of several lines, in order
 SCALE = ("q0", "q1", "q2", "q3", "q4", "q5")  # from little to much, or from early to late
 _COLOURS = ("ink", "muted", "line", "bg", "accent", "right", "wrong", "warn", *SERIES, *SCALE)
 _DASHES = ("-", "--", ":", "-.")
 _STANDS_FOR = re.compile("#fd([0-9a-f]{2})fb")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_LEAST_SPAN = 0.005  # of an axis, in parts of its values: a quantity that stays what it is looks so
 _DIGITS = 5  # of a value under the pointer
 
 
@@ -48,6 +49,7 @@ _STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.xmargin": 0.02,
+    "axes.formatter.useoffset": False,
     "figure.facecolor": "none",
     "figure.constrained_layout.use": True,
     "grid.color": colour("line"),
@@ -121,11 +123,7 @@ def line_chart(
         axis.set_xlabel(shown(xlabel))
         axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axis.yaxis.set_major_locator(MaxNLocator(5))
-        if limits is not None:
-            margin = 0.03 * (limits[1] - limits[0])
-            axis.set_ylim(limits[0] - margin, limits[1] + margin)
-        elif stacked:
-            axis.set_ylim(bottom=0)
+        _set_height(axis, (0, None) if stacked and limits is None else limits)
         svg = to_svg(figure, description)
         return svg, _readout(figure, axis, series, xlabel)
 
@@ -137,6 +135,19 @@ def _draw_line(axis: Axes, one: Series) -> None:
     if one.low is not None and one.high is not None:
         axis.fill_between(one.x, one.low, one.high, color=drawn["color"], alpha=0.16, linewidth=0)
     axis.plot(one.x, one.y, **drawn)
+
+
+def _set_height(axis: Axes, limits: tuple[float, float | None] | None) -> None:
+    low, high = axis.get_ylim()
+    if limits is None:
+        short = _LEAST_SPAN * max(abs(low), abs(high)) - (high - low)
+        if short > 0:
+            axis.set_ylim(low - short / 2, high + short / 2)
+    elif limits[1] is None:
+        axis.set_ylim(bottom=limits[0])
+    else:
+        margin = 0.03 * (limits[1] - limits[0])
+        axis.set_ylim(limits[0] - margin, limits[1] + margin)
 
 
 def _readout(figure: Figure, axis: Axes, series: Sequence[Series], xlabel: str) -> dict[str, Any]:

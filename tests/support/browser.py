@@ -39,11 +39,12 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 
 def look(driver: webdriver.Chrome, *, width: int, height: int = 900, dark: bool = False, scale: float = 1) -> None:
-    """The size of the window, in CSS pixels, and the reader's preference of colours."""
+    """The size of the window, in CSS pixels, and the reader's preferences: colours, and no motion."""
     metrics = {"width": width, "height": height, "deviceScaleFactor": scale, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    still = {"name": "prefers-reduced-motion", "value": "reduce"}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme, still]})
 
 
 def console(driver: webdriver.Chrome) -> list[str]:
