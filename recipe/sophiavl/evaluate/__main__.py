@@ -28,6 +28,7 @@ from recipe.sophiavl.evaluate.asking import AskSettings, read_body, read_prompt
 from recipe.sophiavl.evaluate.comparison import RESULTS, Other, compared_with, load_other
 from recipe.sophiavl.evaluate.evaluation import Scoring, ask, score
 from recipe.sophiavl.evaluate.figures import figures_of
+from recipe.sophiavl.evaluate.page import PAGE, render_page
 from recipe.sophiavl.evaluate.policy import PolicyClient, ServerError, find_model
 from recipe.sophiavl.evaluate.questions import Question, check_files, read_questions
 from recipe.sophiavl.evaluate.serving import add_serving_arguments, base_url, is_url, model_name, served
@@ -224,12 +225,13 @@ def _results(
     compared = [compared_with(other, questions, found.values, resamples, seed) for other in others]
     results = outputs.results_of(name, defining, scoring, questions, found, figures, compared, given.samples)
     outputs.save_text(out / "summary.md", outputs.markdown_of(results))
-    save_json(out / RESULTS, results)
+    outputs.save_text(out / PAGE, render_page(results, out, given.data, questions))
+    save_json(out / RESULTS, results)  # last: where it is, everything is
     console = Console()
     if not console.is_terminal:
         console.width = _LOG_COLUMNS
     show(outputs.tables_of(results), results["notes"], console)
-    console.print(f"Written: {out / RESULTS}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Written: {out / PAGE}", markup=False, highlight=False, soft_wrap=True)
     if not results["counts"]["answers"]:
         print("no question was answered", file=sys.stderr)
         return FAILED

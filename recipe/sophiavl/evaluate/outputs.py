@@ -113,7 +113,7 @@ def _table(
     measures = [name for name in measures if right is None or right == is_of_right_answers(name)]
     if all(_value(figures[group], "reward") == _value(figures[group], "accuracy") for group in groups):
         measures = [name for name in measures if name != "reward"]  # all rewards are 0 or 1
-    lines = [[_group_title(group), *(figures[group].get(name, {}) for name in measures)] for group in groups]
+    lines = [[group_title(group), *(figures[group].get(name, {}) for name in measures)] for group in groups]
     return table_of(one_line(title), [title_of(name) for name in measures], lines, signed=signed)
 
 
@@ -121,7 +121,8 @@ def _value(figures: Mapping[str, Any], measure: str) -> float | None:
     return figures.get(measure, {}).get("value")
 
 
-def _group_title(group: str) -> str:
+def group_title(group: str) -> str:
+    """What tables and charts call a group."""
     return one_line("all" if group == ALL else group.removeprefix(SOURCE).removeprefix(TYPE))
 
 
