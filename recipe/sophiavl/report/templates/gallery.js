@@ -200,6 +200,7 @@
   }
 
   function follow() {
+    if (location.hash === "#gallery") load();
     if (!location.hash.startsWith("#g-")) return;
     load();
     const group = data.groups.find((one) => `#${linkOf(one)}` === location.hash);
