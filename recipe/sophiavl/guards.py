@@ -187,8 +187,9 @@ def rollout_mismatch(metrics: Mapping[str, float], settings: EngineSettings) -> 
         f"mean difference {difference:.4f} > sophiavl.max_rollout_diff={settings.max_rollout_diff}. Training would "
         "go on and learn from garbage. Likely causes: vLLM >= 0.28 normalises images in buffers that verl's "
         "load_format=dummy randomises (set +actor_rollout_ref.rollout.engine_kwargs.vllm.mm_device_do_normalize=false, "
-        "or actor_rollout_ref.rollout.load_format=auto); weights that did not reach the rollout server; a sampling "
-        "setting that reshapes probabilities (top_k, top_p, repetition penalty); another dtype, quantisation or "
-        "processor setting (min_pixels, max_pixels) in the rollout than in the actor. If the difference is wanted, "
+        "or actor_rollout_ref.rollout.load_format=auto); weights that did not reach the rollout server; in an "
+        "asynchronous trainer_mode, a policy that moves far while its responses wait (lower the learning rate); a "
+        "sampling setting that reshapes probabilities (top_k, top_p, repetition penalty); another dtype, quantisation "
+        "or processor setting (min_pixels, max_pixels) in the rollout than in the actor. If the difference is wanted, "
         "lower the threshold or set sophiavl.check_rollout=false"
     )

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from recipe.sophiavl.merge import check_target, find_checkpoint, main
 from recipe.sophiavl.validation import SettingsError
 
 RANKS = 2
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -120,6 +124,19 @@ def test_a_dry_run_checks_and_writes_nothing(run: Path, capsys: pytest.CaptureFi
     main([str(run), str(run / "out"), "--dry-run"])
     assert f"{run / ACTOR}: weights of 2 ranks" in capsys.readouterr().out
     assert sorted(run.rglob("*")) == before
+
+
+def test_the_script_takes_a_dry_run_and_says_what_is_wrong(run: Path) -> None:
+    command = ["bash", "examples/merge_checkpoint.sh", str(run), str(run / "out")]
+    environment = {**os.environ, "VIRTUAL_ENV": sys.prefix, "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}"}
+    good = subprocess.run([*command, "--dry-run"], cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert (good.returncode, good.stderr) == (0, "")
+    assert f"{run / ACTOR}: weights of 2 ranks" in good.stdout
+    _latest(run).unlink()
+    bad = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True)
+    assert bad.returncode == 1
+    assert bad.stderr.startswith("error: ")
+    assert bad.stderr.count("\n") == 1
 
 
 def test_a_merge_that_fails_leaves_nothing(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
