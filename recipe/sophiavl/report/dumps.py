@@ -14,6 +14,7 @@ import numpy.typing as npt
 import orjson
 
 from recipe.sophiavl.report.problems import Problems, excerpt
+from recipe.sophiavl.report.texts import readable
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
@@ -70,7 +71,7 @@ def dump_files(folder: Path) -> dict[int, Path]:
 
 
 def decode(line: bytes) -> Any:
-    """A line of JSON; NaN and Infinity, which Python writes, are read too.
+    """A line of JSON; NaN and Infinity, which Python writes, and halves of surrogate pairs (`readable`) are read too.
 
     Raises:
         ValueError: not JSON.
@@ -79,9 +80,19 @@ def decode(line: bytes) -> Any:
         return orjson.loads(line)
     except orjson.JSONDecodeError:
         try:
-            return json.loads(line)
+            return _mended(json.loads(line))
         except RecursionError as error:
             raise ValueError("nested too deeply") from error
+
+
+def _mended(value: Any) -> Any:
+    if isinstance(value, str):
+        return readable(value)
+    if isinstance(value, list):
+        return [_mended(inner) for inner in value]
+    if isinstance(value, dict):
+        return {readable(key): _mended(inner) for key, inner in value.items()}
+    return value
 
 
 def read_rows(file: Path, problems: Problems) -> Iterator[tuple[int, int, Row]]:

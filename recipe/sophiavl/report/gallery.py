@@ -14,6 +14,7 @@ from recipe.sophiavl.report.dumps import Row, decode, group_name, number
 from recipe.sophiavl.report.problems import Problems
 from recipe.sophiavl.report.run_data import Bounds, Cell, Gallery, Group, Response
 from recipe.sophiavl.report.strata import GroupRef, StrataCollector
+from recipe.sophiavl.report.texts import readable, shorten
 
 _NO_DATA = "its row was found in no data file of the run"
 _OTHER_TRUTH = "the data file has another truth for this row: it is not the one that the run was trained on"
@@ -141,17 +142,3 @@ def _finite(value: object) -> Cell:
 def _share(value: object) -> Cell:
     found = number(value)
     return found if 0 <= found <= 1 else None
-
-
-def readable(text: str) -> str:
-    """Text that can be written as UTF-8: halves of surrogate pairs, which JSON may hold, become U+FFFD."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def shorten(text: str, most: int) -> tuple[str, int]:
-    """The text, and how many characters of its middle were left out so that it keeps `most` and a word on that."""
-    if len(text) <= most:
-        return text, 0
-    head, tail = most - most // 2, most // 2
-    cut = len(text) - most
-    return f"{text[:head]}\n[… {cut} characters left out …]\n{text[len(text) - tail :]}", cut

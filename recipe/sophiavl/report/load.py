@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from recipe.sophiavl.progress import trained
 from recipe.sophiavl.report import charts, sentences
-from recipe.sophiavl.report.dumps import StepDump, dump_files, read_step
+from recipe.sophiavl.report.dumps import StepDump, dump_files, number, read_step
 from recipe.sophiavl.report.gallery import gallery
 from recipe.sophiavl.report.logs import Steps
 from recipe.sophiavl.report.problems import Problems
@@ -23,6 +23,7 @@ from recipe.sophiavl.report.step_figures import DumpTotals, completed
 from recipe.sophiavl.report.step_log import read_metrics
 from recipe.sophiavl.report.strata import StrataCollector
 from recipe.sophiavl.report.summary import Change, summary
+from recipe.sophiavl.report.texts import readable
 from recipe.sophiavl.report.trust_data import TrustCollector
 from recipe.sophiavl.report.validation_rows import validation_rows
 from recipe.sophiavl.run_folder import FINISHED, METRICS_PATTERN, ROLLOUTS, VALIDATION
@@ -64,8 +65,8 @@ def load_run(run_dir: Path, *, bounds: Bounds | None = None, seed: int = 0) -> R
         *(Sentence("missing", text) for text in problems.texts()),
     ]
     return RunData(
-        name=run_dir.resolve().name,
-        folder=str(run_dir),
+        name=readable(run_dir.resolve().name),
+        folder=readable(str(run_dir)),
         steps=done,
         planned=planned,
         finished=finished,
@@ -116,8 +117,9 @@ class _Thresholds:
 
     def __init__(self, config: RunConfig) -> None:
         self._usual = config.number("thinking_reward.correct_threshold") or 0.5
-        by_type = config.get("thinking_reward.correct_threshold_by_type") or {}
-        self._by_type = {str(name).strip().lower(): value for name, value in dict(by_type).items()}
+        by_type = config.get("thinking_reward.correct_threshold_by_type")
+        given = by_type.items() if isinstance(by_type, Mapping) else ()
+        self._by_type = {str(name).strip().lower(): value for name, value in given if np.isfinite(number(value))}
 
     def right(self, dump: StepDump) -> npt.NDArray[np.bool_]:
         """Shape (B,); a response without an outcome is not right."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recipe.sophiavl.data_files import listed
+from recipe.sophiavl.report.dumps import decode, number
 from recipe.sophiavl.report.problems import Problems
 from recipe.sophiavl.report.run_data import Setting
+from recipe.sophiavl.report.texts import readable
 from recipe.sophiavl.run_folder import CONFIG, RECORD
 
 _SEEDS = ("data.seed", "actor_rollout_ref.rollout.seed")
@@ -33,18 +35,23 @@ class RunConfig:
     def get(self, key: str) -> Any:
         """A value by dotted key; None where it is not set or refers to what is not there."""
         try:
-            return OmegaConf.select(self.tree, key)
+            value = OmegaConf.select(self.tree, key)
         except OmegaConfBaseException:
             return None
+        return readable(value) if isinstance(value, str) else value
+
+    def listed(self, key: str) -> list[str]:
+        """A value that is a text or several."""
+        return [readable(text) for text in listed(self.get(key))]
 
     def number(self, key: str) -> float | None:
-        """A value that is a number; None for anything else."""
+        """A value that is a finite number; None for anything else."""
         value = self.get(key)
-        return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+        return value if np.isfinite(number(value)) else None
 
     def data_files(self, key: str) -> list[Path]:
         """The files of ``data.train_files`` or ``data.val_files``."""
-        return [Path(file).expanduser() for file in listed(self.get(key))]
+        return [Path(file) for file in self.listed(key)]
 
     @property
     def thinking(self) -> bool:
@@ -74,10 +81,10 @@ def _config(file: Path, problems: Problems) -> DictConfig:
 
 def _record(file: Path, problems: Problems) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = decode(file.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         problems.add("The record of the run can't be read", f"{file.name}: {error}")
         return {}
     return found if isinstance(found, dict) else {}
@@ -150,9 +157,8 @@ def _trm(config: RunConfig) -> str | None:
         return None
     mode = config.get("thinking_reward.mode")
     if mode == "external":
-        return (
-            f"{config.get('thinking_reward.model')}, served at {', '.join(listed(config.get('thinking_reward.urls')))}"
-        )
+        urls = ", ".join(config.listed("thinking_reward.urls"))
+        return f"{config.get('thinking_reward.model')}, served at {urls}"
     return f"{_last(config.get('reward.reward_model.model_path'))}, {mode}"
 
 

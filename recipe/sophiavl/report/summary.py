@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from recipe.sophiavl.metrics import slug
+from recipe.sophiavl.report.dumps import number
 from recipe.sophiavl.report.logs import Steps, read_lines, series, validation_modes, validation_parts
 
 CORRELATION = "training/rollout_actor_probs_pearson_corr"
@@ -131,8 +134,21 @@ def _by_question(file: Path, variable: str, kind: str | None) -> pd.Series:
     """The mean of a variable by row of the data; questions without a value are left out."""
     values: dict[tuple, dict[str, list[float]]] = {}
     for row in read_lines(file, (*_ROW, "group", "problem_type", variable)):
-        if row[variable] is not None and kind in (None, slug(row["problem_type"])):
+        if row[variable] is None:
+            continue
+        if not _sound(row, variable):
+            raise ValueError(
+                f"{file}: {variable}={row[variable]!r:.60} or the row of the data is not what a run writes"
+            )
+        if kind in (None, slug(row["problem_type"])):
             values.setdefault(tuple(row[name] for name in _ROW), {}).setdefault(row["group"], []).append(row[variable])
     if any(len(groups) > 1 for groups in values.values()):
         return pd.Series(dtype=float)
     return pd.Series({row: np.mean(found) for row, groups in values.items() for found in groups.values()}, dtype=float)
+
+
+def _sound(row: Mapping[str, Any], variable: str) -> bool:
+    """Whether the values of a dumped row are of the kinds that a run writes."""
+    texts = all(isinstance(row[name], str | int | None) for name in (*_ROW, "group"))
+    measured = isinstance(row[variable], bool) or math.isfinite(number(row[variable]))
+    return texts and isinstance(row["problem_type"], str) and measured

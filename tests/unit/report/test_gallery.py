@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_preprocess.schema import RL_SCHEMA, rl_row
-from recipe.sophiavl.report.gallery import gallery, readable, shorten
+from recipe.sophiavl.report.gallery import gallery
 from recipe.sophiavl.report.problems import Problems
 from recipe.sophiavl.report.run_data import Bounds, Gallery
 from recipe.sophiavl.report.strata import StrataCollector
@@ -128,12 +128,3 @@ def test_texts_of_another_kind_are_shown_as_text(tmp_path: Path, value: object) 
     row = response("a", output=value, answer=value, gts=value, input=value, thinking_error=value, problem_type=value)
     (group,) = shown(tmp_path, [row])[0].groups
     assert group.responses[0].text == ("" if value is None else str(value))
-
-
-def test_shorten_keeps_what_fits() -> None:
-    assert shorten("abc", 3) == ("abc", 0)
-    assert shorten("abcd", 3) == ("ab\n[… 1 characters left out …]\nd", 1)
-
-
-def test_readable_mends_halves_of_pairs_alone() -> None:
-    assert readable("a\ud83db \U0001f600") == "a\ufffdb \U0001f600"

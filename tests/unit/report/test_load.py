@@ -123,6 +123,20 @@ def hostile(folder: Path) -> None:
         file.write(json.dumps({"step": 11, "data": data}) + "\nnot json\n")
 
 
+def wrong_kinds(folder: Path) -> None:
+    """Every value of a validation's dump is of another kind in some line, and settings are no numbers."""
+    file = folder / "validation" / "0.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for place, (row, name) in enumerate(zip(rows, rows[0], strict=False)):
+        row[name] = [[], {"a": 1}, 10**400, math.nan][place % 4]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = OmegaConf.load(folder / "config.yaml")
+    config.trainer.total_training_steps = math.nan
+    config.thinking_reward.correct_threshold_by_type = {"numerical": "high", "ocr": None}
+    config.actor_rollout_ref.model.path = "\ud800"
+    OmegaConf.save(config, folder / "config.yaml")
+
+
 def binary(folder: Path) -> None:
     for file in [*folder.glob("*.*"), *folder.glob("rollouts/*"), *folder.glob("data/*"), *folder.glob("validation/*")]:
         file.write_bytes(bytes(range(256)) * 20 + b"\n")
@@ -142,6 +156,7 @@ def binary(folder: Path) -> None:
         (older, "older version hold no gamma"),
         (verls_own, "older version hold no outcome_reward"),
         (hostile, "is no number from 0 to 1"),
+        (wrong_kinds, "can't be compared question by question"),
         (binary, "no JSON"),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -150,6 +165,7 @@ def test_a_run_that_lacks_something_is_reported_and_says_what(folder: Path, chan
     change(folder)
     run = load_run(folder)
     assert all(math.isfinite(number) for number in numbers_of(run))
+    json.dumps(dataclasses.asdict(run), ensure_ascii=False).encode()  # no half of a surrogate pair
     if words != "progress":
         assert says(run, words)
 

@@ -147,3 +147,13 @@ def test_questions_that_stand_in_the_data_twice_or_dumps_that_are_gone_are_not_p
         dump(tmp_path / f"{step}.jsonl", [0.0, 1.0, 1.0], index=7)
     assert paired_difference(tmp_path / "0.jsonl", tmp_path / "10.jsonl", "outcome_reward") is None
     assert paired_difference(tmp_path / "0.jsonl", tmp_path / "20.jsonl", "outcome_reward") is None
+
+
+@pytest.mark.parametrize(
+    "changed", [{"outcome_reward": "high"}, {"outcome_reward": 10**400}, {"problem_type": []}, {"index": {}}]
+)
+def test_a_dump_of_other_values_names_itself(tmp_path: Path, changed: dict[str, object]) -> None:
+    for name in ("0.jsonl", "1.jsonl"):
+        dump(tmp_path / name, [0.0, 1.0], **changed)
+    with pytest.raises(ValueError, match=r"0\.jsonl: outcome_reward="):
+        paired_difference(tmp_path / "0.jsonl", tmp_path / "1.jsonl", "outcome_reward")
