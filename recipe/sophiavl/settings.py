@@ -148,7 +148,8 @@ class EngineSettings:
     """The ``sophiavl`` group: guards and pace of the engine, independent of the thinking reward.
 
     Attributes:
-        dry_run: compose, validate, print the configuration, and exit.
+        dry_run: compose, validate, print a plan of the run (``full``: the whole configuration), and exit.
+        gpu_memory_gb: memory of one GPU for that plan, in GB of 10^9 bytes, > 0; None: of the GPU that is here, else 80.
         validation_modes: how each validation samples, once for each: ``as_configured`` (verl's ``val_kwargs``),
             ``sampled`` (as in training), ``greedy``. The first one keeps verl's metric names and dumps.
         replay_poll_interval_s: pause between two looks of verl's replay buffer at the rollout, in seconds (> 0).
@@ -160,7 +161,8 @@ class EngineSettings:
             this, in [0, 1]: a nearly deterministic policy has no spread to correlate.
     """
 
-    dry_run: bool = False
+    dry_run: Literal[False, True, "full"] = False
+    gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
     validation_modes: Annotated[list[ValidationMode], Field(min_length=1), AfterValidator(_each_once)] = field(
         default_factory=lambda: ["as_configured"]
     )
