@@ -28,6 +28,7 @@ _MODELS = (
     "actor_rollout_ref.model.path",
     "actor_rollout_ref.model.tokenizer_path",
     "actor_rollout_ref.model.hf_config_path",
+    "actor_rollout_ref.model.lora_adapter_path",
     "reward.reward_model.model_path",
 )
 _PROMPT = "thinking_reward.prompt_path"

@@ -6,7 +6,7 @@ import sys
 
 from recipe.sophiavl.verl_support import environment
 
-environment.configure()  # before anything imports verl
+_CPU_CHOICE = environment.configure()  # before anything imports verl
 
 import hydra  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
@@ -33,9 +33,9 @@ def run(config: DictConfig) -> None:
     """
     settings = ThinkingRewardSettings.from_config(config.thinking_reward)
     check_config(config, settings)
-    if EngineSettings.from_config(config.sophiavl).dry_run:
-        print(OmegaConf.to_yaml(config))
-        print("The configuration is valid.")
+    environment.announce(_CPU_CHOICE, config.trainer.device)
+    if dry_run := EngineSettings.from_config(config.sophiavl).dry_run:
+        _show(config, whole=dry_run == "full")
         return
     expand_patterns(config.data)
     check_models(config)
@@ -64,6 +64,20 @@ def run(config: DictConfig) -> None:
         planned.take_back()
         raise
     planned.finish(config)
+
+
+def _show(config: DictConfig, *, whole: bool) -> None:
+    """Print the plan of the run, or the whole configuration."""
+    if whole:
+        print(OmegaConf.to_yaml(config, resolve=True))
+    else:
+        from recipe.sophiavl import plan, plan_table
+        from recipe.sophiavl.model_size import model_size
+
+        rows = plan.training_rows(config.data)
+        gpu_gb = config.sophiavl.gpu_memory_gb or environment.gpu_memory_gb() or plan.ASSUMED_GPU_GB
+        plan_table.show(plan.plan(config, rows, model_size(config.actor_rollout_ref.model), gpu_gb), config)
+    print("The configuration is valid.")
 
 
 def _train(config: DictConfig, variables: dict[str, str], preflight_done: bool) -> None:

@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.sophiavl import experiment
 from recipe.sophiavl.data_files import listed
-from recipe.sophiavl.run_folder import CONFIG, LOG, RunFolder
+from recipe.sophiavl.run_folder import CONFIG, LOG, TENSORBOARD, RunFolder
 from recipe.sophiavl.validation import SettingsError
 
 METRICS_VARIABLE = "VERL_FILE_LOGGER_PATH"  # verl's file logger writes there, over what is there
@@ -80,7 +81,7 @@ class Start:
         self.folder.write_record(record)
         self.folder.write_config(OmegaConf.to_yaml(config, resolve=True))
         print(f"The run's folder is {path}", flush=True)
-        own = {"TENSORBOARD_DIR": str(path / "tensorboard"), "WANDB_DIR": str(path)}
+        own = {"TENSORBOARD_DIR": str(path / TENSORBOARD), "WANDB_DIR": str(path)}
         chosen = {name: os.environ.get(name, value) for name, value in own.items()}
         return {METRICS_VARIABLE: str(Path(metrics).expanduser().absolute()), **chosen}
 
@@ -108,6 +109,7 @@ def plan(config: DictConfig) -> Start:
     folder = RunFolder(_absolute(config.run_dir), _absolute(config.trainer.default_local_dir))
     if folder.path.exists() and not folder.path.is_dir():
         raise SettingsError(f"run_dir={config.run_dir}: this is a file; name a folder, which need not exist yet")
+    _check_writable(config.run_dir, folder.path)
     start = Start(folder, experiment.definition(config))
     metrics = os.environ.get(METRICS_VARIABLE)
     if metrics and _absolute(metrics).exists():
@@ -129,6 +131,16 @@ def plan(config: DictConfig) -> Start:
     start.goes_on = True
     _how_far(config, start)
     return start
+
+
+def _check_writable(run_dir: str, path: Path) -> None:
+    """Raises SettingsError where the folder, or the nearest above it that is there, takes no file. Leaves nothing."""
+    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise SettingsError(f"run_dir={run_dir}: nothing can be written in {there} ({error.strerror})") from error
 
 
 def _compare(config: DictConfig, start: Start) -> None:

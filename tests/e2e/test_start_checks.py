@@ -163,7 +163,7 @@ def test_the_quickstart_says_what_is_wrong_before_it_serves_its_trm_or_removes_a
 def test_paper_settings_compose_and_are_valid_without_a_gpu() -> None:
     """The launch script of the paper's run, as a user would check it on a laptop."""
     result = subprocess.run(
-        ["bash", "examples/run_qwen2_5_vl_7b_trust_grpo.sh", "--dry-run"],
+        ["bash", "examples/run_qwen2_5_vl_7b_trust_grpo.sh", "--dry-run=full"],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -13,6 +13,7 @@ from testbed.training import TrainingRun, batches
 from testbed.vllm_server import free_port
 from tests.e2e.test_training import complete, equation_3
 from tests.support.cluster import NODES, Cluster, KeyedTrm
+from tests.support.updates import optimizer_steps, plan_of, scheduler_steps
 
 pytestmark = pytest.mark.e2e
 
@@ -38,6 +39,8 @@ def on_cluster(folder: Path, data_files: dict[str, Path], cluster: Cluster, url:
         f"data.train_files={data_files['train']}",
         f"data.val_files={data_files['val']}",
         *batches(prompts=4, responses=4),
+        "actor_rollout_ref.actor.ppo_mini_batch_size=2",
+        "actor_rollout_ref.actor.ppo_epochs=3",
         "trainer.nnodes=2",
         "reward.num_workers=2",
         "actor_rollout_ref.rollout.agent.num_workers=2",
@@ -99,6 +102,19 @@ def test_the_ranks_hold_one_model(run: TrainingRun) -> None:
     assert run.metrics()[STEPS]["training/rollout_actor_probs_pearson_corr"] > 0.99
     shards = (run.folder / f"checkpoints/global_step_{STEPS}/actor").glob("model_world_size_2_rank_*.pt")
     assert len(list(shards)) == 2
+
+
+def test_the_plan_is_what_happened(run: TrainingRun) -> None:
+    """Two mini-batches of a step, each three times."""
+    schedule = plan_of(run).schedule
+    assert (schedule.mini_batches, schedule.updates, schedule.updates_in_all) == (2, 6, 12)
+    assert optimizer_steps(run, STEPS) == schedule.updates_in_all
+    assert scheduler_steps(run, STEPS) == schedule.steps == STEPS
+    for step in range(1, STEPS + 1):
+        assert len(run.rollouts(step)) == schedule.responses
+        assert run.metrics()[step]["training/epoch"] == (step - 1) // schedule.steps_per_epoch
+    # verl's own horizon of the learning rate
+    assert f"Total steps: {schedule.steps}, num_warmup_steps" in run.log.read_text()
 
 
 def test_no_log_holds_the_api_key(run: TrainingRun, cluster: Cluster, trm: KeyedTrm) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from recipe.sophiavl.verl_support import environment
 
-environment.configure()  # before anything imports verl
+_CPU_CHOICE = environment.configure()  # before anything imports verl
 
 
 import hydra  # noqa: E402
@@ -54,6 +54,7 @@ def main(config: DictConfig) -> None:
     """Hydra entry point; a wrong setting ends it with one message on standard error and exit code 1."""
     try:
         check(config)
+        environment.announce(_CPU_CHOICE, config.trainer.device)
         if config.trm.dry_run:
             print(OmegaConf.to_yaml(config))
             print("The configuration is valid.")

@@ -88,16 +88,30 @@ def cpu_environment(environ: Mapping[str, str] | None = None) -> tuple[dict[str,
     return fixed | chosen, line
 
 
-def configure() -> bool:
-    """Set the variables of `cpu_environment` and say what was chosen (on standard error, once for all ranks), if the
-    CPU platform applies. Returns whether it does."""
+def configure() -> str:
+    """Set the variables of `cpu_environment`, if the CPU platform applies.
+
+    Returns:
+        One line about what was chosen, for `announce`; empty where the platform does not apply.
+    """
     if not wants_cpu_platform():
-        return False
+        return ""
     variables, line = cpu_environment()
     os.environ.update(variables)
-    if os.environ.get("RANK", "0") == "0":  # torchrun's
+    return line
+
+
+def announce(line: str, device: str) -> None:
+    """Say what was chosen (on standard error, once for all ranks) where the run is one on the CPU."""
+    if line and device == "cpu" and os.environ.get("RANK", "0") == "0":  # torchrun's
         print(line, file=sys.stderr)
-    return True
+
+
+def gpu_memory_gb() -> float | None:
+    """Memory of this process's first GPU in GB (10^9 bytes); None where CUDA sees none. Loads torch."""
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory / 1e9 if torch.cuda.is_available() else None
 
 
 def main() -> None:

@@ -31,14 +31,14 @@ def test_control_nodes_alone_are_no_gpu(tmp_path: Path) -> None:
 
 def test_nothing_is_set_beside_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "accelerator_present", lambda: True)
-    assert environment.configure() is False
+    assert not environment.configure()
     assert "VERL_PLATFORM" not in environment.os.environ
 
 
 def test_a_driver_of_a_remote_cluster_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "accelerator_present", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
-    assert environment.configure() is False
+    assert not environment.configure()
 
 
 def test_without_an_accelerator_all_is_set_but_what_the_user_set(
@@ -46,21 +46,22 @@ def test_without_an_accelerator_all_is_set_but_what_the_user_set(
 ) -> None:
     monkeypatch.setattr(environment, "accelerator_present", lambda: False)
     environment.os.environ |= {"OMP_WAIT_POLICY": "active", "VLLM_CPU_OMP_THREADS_BIND": "0-1", DTYPE: "bfloat16"}
-    assert environment.configure() is True
+    line = environment.configure()
     kept = {"OMP_WAIT_POLICY": "active", "VLLM_CPU_OMP_THREADS_BIND": "0-1", DTYPE: "bfloat16"}
     expected = environment.CPU_ENVIRONMENT | kept | {THREADS: "6", SERVER_THREADS: "3"}
     assert expected.items() <= environment.os.environ.items()
-    out, err = capsys.readouterr()
-    assert not out
-    assert err.count("\n") == 1
-    assert f"{DTYPE}=bfloat16 (set in the environment in place of float32)" in err
+    assert f"{DTYPE}=bfloat16 (set in the environment in place of float32)" in line
+    environment.announce(line, "cuda")
+    assert capsys.readouterr() == ("", ""), "a dry run of a GPU's configuration on a laptop"
+    environment.announce(line, "cpu")
+    assert capsys.readouterr() == ("", f"{line}\n")
 
 
 def test_one_rank_of_several_says_what_was_chosen(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     environment.os.environ |= {"VERL_PLATFORM": "cpu", "RANK": "1"}
-    assert environment.configure() is True
+    environment.announce(environment.configure(), "cpu")
     assert capsys.readouterr().err == ""
 
 
@@ -108,5 +109,5 @@ def test_a_blank_platform_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "accelerator_present", lambda: False)
     environment.os.environ |= dict.fromkeys(environment.CPU_ENVIRONMENT, " ")
     assert environment.platform() == "", "as verl reads it"
-    assert environment.configure() is True
+    assert environment.configure()
     assert environment.on_cpu()
