@@ -2,6 +2,33 @@
 
 stop() { echo "$(basename "$0"): $*" >&2; exit 1; }
 
+# read_flags ARGUMENT...: reads --help and --dry-run[=full], wherever they stand, for a script that has usage();
+# sets dry_run to false, true or full, and arguments to all the others
+read_flags() {
+  dry_run=false arguments=()
+  local argument
+  for argument in "$@"; do
+    case "$argument" in
+      --help | -h) usage; exit 0 ;;
+      --dry-run) dry_run=true ;;
+      --dry-run=true | --dry-run=full) dry_run="${argument#*=}" ;;
+      --dry-run=*) stop "$argument: give --dry-run or --dry-run=full" ;;
+      *) arguments+=("$argument") ;;
+    esac
+  done
+}
+
+# would COMMAND...: prints what a dry run leaves out, as a line for the shell
+would() { echo "would run:$(printf ' %q' "$@")"; }
+
+# use_environment README_SECTION: activates .venv where there is one and no other is active; stops without verl
+use_environment() {
+  # shellcheck disable=SC1091
+  [[ ! -d .venv || -n "${VIRTUAL_ENV:-}" ]] || source .venv/bin/activate
+  python -c "import importlib.util as u; raise SystemExit(u.find_spec('verl') is None)" 2>/dev/null ||
+    stop "verl is not installed here: see $1"
+}
+
 # need_files NAME VALUE HINT: stops unless VALUE is a file, a pattern that matches some, or a Hydra list
 need_files() {
   [[ "$2" == \[* ]] || compgen -G "$2" >/dev/null || stop "$1=$2 does not exist; $3"
@@ -31,4 +58,65 @@ stop_group() {
   kill -TERM -- "-$1" 2>/dev/null || return 0
   for _ in $(seq 20); do kill -0 -- "-$1" 2>/dev/null || return 0; sleep 0.5; done
   kill -KILL -- "-$1" 2>/dev/null || true
+}
+
+# rl_settings: what --help says of the variables that train_rl reads
+rl_settings() {
+  cat <<EOF
+--dry-run composes and validates the configuration, prints a plan of the run, and exits; it needs no GPU, data or
+server. --dry-run=full prints the whole configuration instead.
+
+Environment:
+  TRAIN_FILES  RL parquet for training: a file, a pattern, or [a list] (default: data/sophiavl_130k/train-*.parquet)
+  VAL_FILES    RL parquet for validation, likewise    (default: data/sophiavl_130k/val-*.parquet)
+  MODEL        policy to start from                   (default: the preset's)
+  MODE         sync, or asynchronous, with the next rollout under way during the update: colocate_async (on the same
+               GPUs), separate_async (on GPUs of its own: half of 8, unless overridden) (default: sync)
+  SERVING      where the thinking reward model runs   (default: external)
+                 external   behind an OpenAI-compatible server, on GPUs that the training does not use
+                 pool       hosted by verl on 2 GPUs of its own (reward.reward_model.n_gpus_per_node)
+                 colocated  hosted by verl on the GPUs that train, between rollout and update
+  TRM_URL      external: its base URL, with NODES > 1 of its machine's address (default: http://127.0.0.1:8000/v1)
+  TRM_MODEL    external: name under which it is served (default: sophiavl-trm)
+  TRM_PATH     pool, colocated: the model, a folder or a name on the hub
+  GPUS         GPUs per node that train               (default: the preset's)
+  NODES        nodes that train, of the Ray cluster that RAY_ADDRESS names (default: 1)
+  NAME         experiment name                        (default: the preset's)
+  OUT          folder of the run (run_dir)            (default: outputs/NAME)
+EOF
+}
+
+# train_rl [PRESET...]: starts the RL training of these presets (recipe/sophiavl/config/preset), of the variables above
+# and of $arguments; does not return
+train_rl() {
+  local train="${TRAIN_FILES:-data/sophiavl_130k/train-*.parquet}" val="${VAL_FILES:-data/sophiavl_130k/val-*.parquet}"
+  local presets=("$@") settings=()
+  use_environment "'On GPUs' in README.md"
+  case "${MODE:=sync}" in
+    sync) ;;
+    colocate_async) settings+=(trainer.v1.trainer_mode=colocate_async) ;;
+    separate_async) presets+=(separate_async) ;;
+    *) stop "MODE=$MODE: give sync, colocate_async or separate_async" ;;
+  esac
+  case "${SERVING:=external}" in
+    external)
+      settings+=("thinking_reward.urls=[${TRM_URL:-http://127.0.0.1:8000/v1}]")
+      settings+=(thinking_reward.model="${TRM_MODEL:-sophiavl-trm}")
+      ;;
+    pool | colocated)
+      [[ -n "${TRM_PATH:-}" ]] || stop "SERVING=$SERVING: set TRM_PATH to the thinking reward model that verl should host"
+      settings+=(serving="$SERVING" reward.reward_model.model_path="$TRM_PATH")
+      ;;
+    *) stop "SERVING=$SERVING: give external, pool or colocated" ;;
+  esac
+  if [[ "$dry_run" == false ]]; then
+    need_files TRAIN_FILES "$train" "python -m data_preprocess.sophiavl_130k --help"
+    need_files VAL_FILES "$val" "python -m data_preprocess.sophiavl_130k --help (--val-fraction)"
+  fi
+  local IFS=,
+  exec python -m recipe.sophiavl.main_sophiavl ${presets[*]:+"preset=[${presets[*]}]"} \
+    data.train_files="$train" data.val_files="$val" "${settings[@]}" \
+    ${MODEL:+actor_rollout_ref.model.path="$MODEL"} ${GPUS:+trainer.n_gpus_per_node="$GPUS"} \
+    ${NODES:+trainer.nnodes="$NODES"} ${NAME:+trainer.experiment_name="$NAME"} ${OUT:+run_dir="$OUT"} \
+    sophiavl.dry_run="$dry_run" "${arguments[@]}"
 }

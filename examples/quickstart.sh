@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained model on a machine without a GPU: environment, data, thinking reward model, Trust-GRPO.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source examples/common.sh
 
 usage() {
   cat <<EOF
-Usage: bash examples/quickstart.sh [--fresh] [Hydra overrides]
+Usage: bash examples/quickstart.sh [--fresh] [--dry-run[=full]] [Hydra overrides]
 
 Trains a tiny Qwen2.5-VL policy with Trust-GRPO on easy-VQA images, with a thinking reward model served by vLLM.
 Run again to continue an unfinished run or to see a finished one; --fresh starts over. Other settings need another
-RUN_DIR: a run is never continued as another experiment, and never written over.
+RUN_DIR: a run is never continued as another experiment, and never written over. --dry-run checks the settings, prints a
+plan of the run (=full: the whole configuration) and exits.
 
 Environment:
   RUN_DIR  folder of the run                                  (default: outputs/quickstart)
@@ -23,9 +26,9 @@ Examples:
   STEPS=20 RUN_DIR=outputs/plain_grpo bash examples/quickstart.sh thinking_reward=outcome_only
 EOF
 }
-[[ "${1:-}" == "--help" || "${1:-}" == "-h" ]] && { usage; exit 0; }
-
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+read_flags "$@"
+fresh=false
+if [[ "${arguments[0]:-}" == --fresh ]]; then fresh=true arguments=("${arguments[@]:1}"); fi
 export VENV="${VENV:-$PWD/.venv}"       # folder of the virtual environment
 RUN_DIR="${RUN_DIR:-outputs/quickstart}" # folder of the run
 STEPS="${STEPS:-40}"                     # training steps
@@ -33,18 +36,17 @@ SEED="${SEED:-1}"                        # seed of the data order and of the sam
 DATA_DIR="${DATA_DIR:-outputs/easy_vqa_rows}" # parquet files, shared by runs
 MODELS="${MODELS:-examples/quickstart/models}" # the tiny policy and thinking reward model
 
-bash examples/setup_cpu.sh
+[[ "$dry_run" != false ]] || bash examples/setup_cpu.sh
+[[ -f "$VENV/bin/activate" ]] || stop "$VENV is no virtual environment; bash examples/setup_cpu.sh makes it"
 source "$VENV/bin/activate"
-source examples/common.sh
 export HF_HUB_OFFLINE=1
 eval "$(python -m recipe.sophiavl.verl_support.environment)"
 
-fresh=false
-if [[ "${1:-}" == "--fresh" ]]; then fresh=true; shift; fi
-[[ " $*" != *" run_dir="* ]] || stop "set RUN_DIR=... instead of run_dir=..."
+[[ " ${arguments[*]}" != *" run_dir="* ]] || stop "set RUN_DIR=... instead of run_dir=..."
 RUN_DIR="$(realpath -m "$RUN_DIR")"
 
-[[ -f "$DATA_DIR/train.parquet" && -f "$DATA_DIR/val.parquet" ]] || python -m data_preprocess.easy_vqa --out "$DATA_DIR"
+[[ "$dry_run" != false || -f "$DATA_DIR/train.parquet" && -f "$DATA_DIR/val.parquet" ]] ||
+  python -m data_preprocess.easy_vqa --out "$DATA_DIR"
 [[ -f "$MODELS/policy/model.safetensors" && -f "$MODELS/trm/model.safetensors" ]] ||
   stop "no models in $MODELS; make them with: python examples/quickstart/make_models.py"
 
@@ -54,8 +56,9 @@ train=(
   data.train_files="$DATA_DIR/train.parquet" data.val_files="$DATA_DIR/val.parquet"
   data.seed="$SEED" actor_rollout_ref.rollout.seed="$SEED"
   actor_rollout_ref.model.path="$MODELS/policy" thinking_reward.urls="[http://127.0.0.1:$port/v1]"
-  trainer.total_training_steps="$STEPS" trainer.test_freq="$STEPS" "$@"
+  trainer.total_training_steps="$STEPS" trainer.test_freq="$STEPS" "${arguments[@]}"
 )
+[[ "$dry_run" == false ]] || exec "${train[@]}" run_dir="$RUN_DIR" sophiavl.dry_run="$dry_run"
 # A setting that would stop the training is told here, before anything is started or removed.
 folder="$RUN_DIR"
 [[ "$fresh" == false ]] || folder="$(mktemp -u)"

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Serves a thinking reward model with vLLM and checks it with the preflight.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source examples/common.sh
 
 usage() {
   cat <<HELP
-Usage: bash examples/serve_trm.sh MODEL_FOLDER [vllm serve flags]
+Usage: bash examples/serve_trm.sh MODEL_FOLDER [--dry-run] [vllm serve flags]
 
 MODEL_FOLDER is what examples/train_trm.sh saved (OUT/checkpoints/global_step_N/huggingface, or OUT/checkpoints for its
-newest checkpoint), or any vision-language model that vLLM serves. Serves until it is stopped.
+newest checkpoint), or any vision-language model that vLLM serves. Serves until it is stopped. --dry-run prints the
+commands instead.
 
 Environment:
   TRM_MODEL  name under which it is served    (default: sophiavl-trm)
@@ -24,10 +27,8 @@ format and threads are those that suit the processor (SOPHIAVL_CPU_DTYPE, OMP_NU
 Prefix caching (on by default in vLLM) is what makes groups cheap: leave it on.
 HELP
 }
-[[ "${1:-}" == "--help" || "${1:-}" == "-h" ]] && { usage; exit 0; }
-
-model="${1:-}"
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+read_flags "$@"
+model="${arguments[0]:-}"
 TRM_MODEL="${TRM_MODEL:-sophiavl-trm}" # name under which it is served
 HOST="${HOST:-127.0.0.1}"              # address to listen on
 PORT="${PORT:-8000}"                   # port
@@ -38,10 +39,8 @@ WAIT="${WAIT:-1800}"                   # seconds to wait for the server
 cores="$(nproc)"
 API_SERVERS="${API_SERVERS:-$((cores < 16 ? 1 : cores > 64 ? 8 : cores / 8))}" # processes that read requests
 
-[[ -d .venv && -z "${VIRTUAL_ENV:-}" ]] && source .venv/bin/activate
-source examples/common.sh
+[[ ! -d .venv || -n "${VIRTUAL_ENV:-}" ]] || source .venv/bin/activate
 [[ -n "$model" ]] || { usage >&2; stop "which model? give its folder or its hub name"; }
-shift
 if [[ -f "$model/latest_checkpointed_iteration.txt" ]]; then
   model="$model/global_step_$(<"$model/latest_checkpointed_iteration.txt")/huggingface"
 fi
@@ -49,19 +48,31 @@ fi
 command -v vllm >/dev/null || stop "vllm is not installed here: see README.md"
 eval "$(python -m recipe.sophiavl.verl_support.environment)"
 
+check_host="$HOST"
+[[ "$HOST" != 0.0.0.0 ]] || check_host=127.0.0.1
+serve=(
+  vllm serve "$model" --served-model-name "$TRM_MODEL" --host "$HOST" --port "$PORT" --max-model-len "$MAX_LEN"
+  --api-server-count "$API_SERVERS" --dtype "${SOPHIAVL_CPU_DTYPE:-auto}" "${arguments[@]:1}"
+)
+# shellcheck disable=SC2206  (several flags)
+check=(
+  python -m recipe.sophiavl.trm.preflight --url "http://$check_host:$PORT/v1" --model "$TRM_MODEL"
+  ${PROMPT:+--prompt-path "$PROMPT"} $PREFLIGHT
+)
+if [[ "$dry_run" != false ]]; then
+  would "${serve[@]}"
+  [[ "$PREFLIGHT" == off ]] || would "${check[@]}"
+  exit 0
+fi
+
 server=""
 trap '[[ -z "$server" ]] || stop_group "$server"' EXIT
 trap 'exit 130' INT TERM
-setsid vllm serve "$model" --served-model-name "$TRM_MODEL" --host "$HOST" --port "$PORT" --max-model-len "$MAX_LEN" \
-  --api-server-count "$API_SERVERS" --dtype "${SOPHIAVL_CPU_DTYPE:-auto}" "$@" 2>&1 &
+setsid "${serve[@]}" 2>&1 &
 server=$!
-check_host="$HOST"
-[[ "$HOST" != 0.0.0.0 ]] || check_host=127.0.0.1
 wait_for_server "http://$check_host:$PORT/health" "$server" "" "$WAIT"
 if [[ "$PREFLIGHT" != off ]]; then
-  # shellcheck disable=SC2086  (several flags)
-  python -m recipe.sophiavl.trm.preflight --url "http://$check_host:$PORT/v1" --model "$TRM_MODEL" \
-    ${PROMPT:+--prompt-path "$PROMPT"} $PREFLIGHT ||
+  "${check[@]}" ||
     echo "The server runs, but a run that asks it would stop at this check." >&2
 fi
 # what other machines call this one, where it listens to them

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Makes the virtual environment for machines without a GPU. Does no work when it is up to date.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source examples/common.sh
 
 usage() {
   cat <<EOT
-Usage: bash examples/setup_cpu.sh
+Usage: bash examples/setup_cpu.sh [--dry-run]
 
 Installs with uv, which it gets itself and which asks where your pip is configured to ask; with pip where uv fails.
-Interrupted, it goes on when started again; a second start waits for the first.
+Interrupted, it goes on when started again; a second start waits for the first. --dry-run
+says whether there is anything to install.
 
 Environment:
   VENV         folder of the virtual environment (default: .venv in the repository)
@@ -15,18 +18,19 @@ Environment:
   TORCH_INDEX  index of PyTorch's CPU wheels, where the default index has CUDA builds only (default: none)
 EOT
 }
-[[ "${1:-}" == "--help" || "${1:-}" == "-h" ]] && { usage; exit 0; }
-
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+read_flags "$@"
 VENV="${VENV:-$PWD/.venv}"             # folder of the virtual environment
 PYTHON="${PYTHON:-$(command -v python3.11 || command -v python3 || true)}"  # interpreter to make it with
 TORCH_INDEX="${TORCH_INDEX:-}"         # index of PyTorch's CPU wheels
 
 say() { echo "[$SECONDS s] $*"; }
-stop() { echo "setup_cpu.sh: $*" >&2; exit 1; }
 pin() { grep "^$1==" requirements-cpu.txt; }
 
 stamp="$VENV/.sophiavl-$(cat requirements-cpu.txt pyproject.toml cpu_support/*.{py,toml,pth} | sha256sum | cut -c1-16)-$(pwd | sha256sum | cut -c1-8)"
+if [[ "$dry_run" != false ]]; then
+  [[ -f "$stamp" ]] && echo "$VENV is up to date" || echo "would install requirements-cpu.txt into $VENV with $PYTHON"
+  exit 0
+fi
 [[ -f "$stamp" ]] && exit 0
 
 [[ -n "$PYTHON" ]] || stop "no Python found; install Python 3.11 or set PYTHON"

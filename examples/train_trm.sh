@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Trains a thinking reward model on verl's SFT trainer. The paper (arXiv 2505.17018): Qwen2.5-VL-3B, 2 epochs, 4 GPUs.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source examples/common.sh
 
 usage() {
   cat <<HELP
-Usage: bash examples/train_trm.sh [--dry-run] [Hydra overrides]
+Usage: bash examples/train_trm.sh [--dry-run[=full]] [Hydra overrides]
 
---dry-run composes and validates the configuration, prints it, and exits; it needs no GPU and no data.
+--dry-run composes and validates the configuration, prints a plan of the training, and exits; it needs no GPU and no
+data. --dry-run=full prints the whole configuration instead.
 
 Environment:
   TRAIN_FILES  scored reasoning: a parquet file, a pattern, or [a list] (default: trm/data/train.parquet)
@@ -25,13 +28,7 @@ OUT/checkpoints/global_step_N/huggingface (examples/serve_trm.sh). Run again to 
 On a machine without a GPU, with a tiny model: GPUS=1 ... bash examples/train_trm.sh trm_platform=cpu
 HELP
 }
-dry_run=false
-case "${1:-}" in
-  --help | -h) usage; exit 0 ;;
-  --dry-run) dry_run=true; shift ;;
-esac
-
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+read_flags "$@"
 TRAIN_FILES="${TRAIN_FILES:-trm/data/train.parquet}" # scored reasoning
 VAL_FILES="${VAL_FILES:-null}"                       # the same for the validation loss
 MODEL="${MODEL:-Qwen/Qwen2.5-VL-3B-Instruct}"        # model to start from
@@ -42,9 +39,7 @@ TORCHRUN_ARGS="${TORCHRUN_ARGS:---standalone}"       # how torchrun finds the ot
 NAME="${NAME:-trm_qwen2_5_vl_3b}"                    # experiment name
 OUT="${OUT:-outputs/$NAME}"                          # checkpoints and metrics
 
-[[ -d .venv && -z "${VIRTUAL_ENV:-}" ]] && source .venv/bin/activate
-source examples/common.sh
-python -c "import verl" 2>/dev/null || stop "verl is not installed here: see README.md"
+use_environment README.md
 eval "$(python -m recipe.sophiavl.verl_support.environment)"
 
 overrides=(
@@ -53,11 +48,10 @@ overrides=(
   trainer.default_local_dir="$OUT/checkpoints" trm.dry_run="$dry_run"
 )
 [[ "$VAL_FILES" == null ]] || overrides+=(trainer.test_freq=after_each_epoch)
-if [[ "$dry_run" == true ]]; then
-  exec python -m recipe.sophiavl.trm_training.train "${overrides[@]}" "$@"
-fi
+overrides+=("${arguments[@]}")
+[[ "$dry_run" == false ]] || exec python -m recipe.sophiavl.trm_training.train "${overrides[@]}"
 need_files TRAIN_FILES "$TRAIN_FILES" "python -m recipe.sophiavl.trm_training.balance --help"
 [[ "$VAL_FILES" == null ]] || need_files VAL_FILES "$VAL_FILES" "leave it out for no validation loss"
 export VERL_FILE_LOGGER_PATH="${VERL_FILE_LOGGER_PATH:-$OUT/metrics-$(date +%Y%m%d-%H%M%S).jsonl}"
 # shellcheck disable=SC2086  (several arguments)
-exec torchrun $TORCHRUN_ARGS --nnodes "$NODES" --nproc_per_node "$GPUS" -m recipe.sophiavl.trm_training.train "${overrides[@]}" "$@"
+exec torchrun $TORCHRUN_ARGS --nnodes "$NODES" --nproc_per_node "$GPUS" -m recipe.sophiavl.trm_training.train "${overrides[@]}"

@@ -75,7 +75,7 @@ esac
 def setup(tmp_path):
     """Starts setup_cpu.sh of a copy of the repository's installation files, with stand-ins for Python, pip and uv."""
     clone = tmp_path / "clone"
-    for path in ("examples/setup_cpu.sh", "requirements-cpu.txt", "pyproject.toml"):
+    for path in ("examples/setup_cpu.sh", "examples/common.sh", "requirements-cpu.txt", "pyproject.toml"):
         (clone / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / path, clone / path)
     shutil.copytree(REPOSITORY / "cpu_support", clone / "cpu_support", ignore=shutil.ignore_patterns("__pycache__"))
