@@ -150,5 +150,5 @@ def _by_question(file: Path, variable: str, kind: str | None) -> pd.Series:
 def _sound(row: Mapping[str, Any], variable: str) -> bool:
     """Whether the values of a dumped row are of the kinds that a run writes."""
     texts = all(isinstance(row[name], str | int | None) for name in (*_ROW, "group"))
-    measured = isinstance(row[variable], bool) or math.isfinite(number(row[variable]))
+    measured = isinstance(row[variable], bool) or 0 <= number(row[variable]) <= 1
     return texts and isinstance(row["problem_type"], str) and measured
