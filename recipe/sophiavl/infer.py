@@ -35,7 +35,7 @@ from page_kit.text import shown
 from recipe.sophiavl.evaluate.asking import AskSettings, answer_seed, read_body, read_prompt
 from recipe.sophiavl.evaluate.policy import Answer, PolicyClient, find_model
 from recipe.sophiavl.evaluate.questions import BadRowError, images_of, messages_of
-from recipe.sophiavl.evaluate.serving import add_serving_arguments, is_url, model_name, served
+from recipe.sophiavl.evaluate.serving import add_serving_arguments, check_target, is_url, model_name, served
 from recipe.sophiavl.trm.arguments import add_client_arguments, client_settings
 from recipe.sophiavl.trm.client import ThinkingRewardClient
 from recipe.sophiavl.trm.client_settings import ClientSettings
@@ -203,6 +203,7 @@ def _run(given: argparse.Namespace) -> int:
     if bool(given.trm_url) != bool(given.trm_model):
         raise SettingsError("--trm-url and --trm-model go together: give both, or neither")
     trm = client_settings(given, "trm-") if given.trm_url else None
+    check_target(given.model, given.serve_flags)
     stop = threading.Event()
     questions = questions_of(given.source, given.image, given.question, stop)
     log = Path(tempfile.gettempdir()) / f"sophiavl-infer-{os.getpid()}.log"

@@ -66,9 +66,13 @@ class PolicyServer:
         try:
             yield self
         finally:
-            self._http.shutdown()
-            self._http.server_close()
+            self.stop()
             thread.join()
+
+    def stop(self) -> None:
+        """Stop serving; not from a handler, which it waits for."""
+        self._http.shutdown()
+        self._http.server_close()
 
 
 def completion(text: str | None, *, finish_reason: str = "stop", **message: Any) -> Body:

@@ -31,9 +31,8 @@ from recipe.sophiavl.evaluate.figures import figures_of
 from recipe.sophiavl.evaluate.page import PAGE, render_page
 from recipe.sophiavl.evaluate.policy import PolicyClient, ServerError, find_model
 from recipe.sophiavl.evaluate.questions import Question, check_files, read_questions
-from recipe.sophiavl.evaluate.serving import add_serving_arguments, base_url, is_url, model_name, served
+from recipe.sophiavl.evaluate.serving import add_serving_arguments, base_url, check_target, is_url, model_name, served
 from recipe.sophiavl.evaluate.thinking import ThinkingScores
-from recipe.sophiavl.model_checks import check_model
 from recipe.sophiavl.trm.arguments import add_client_arguments, client_settings
 from recipe.sophiavl.trm_training.commands import DONE, FAILED, add_settings, exit_status, read_settings
 from recipe.sophiavl.trm_training.evaluate.outputs import save_json, show
@@ -121,10 +120,9 @@ def _run(given: argparse.Namespace) -> int:
     if bool(given.trm_url) != bool(given.trm_model):
         raise SettingsError("--trm-url and --trm-model go together: give both, or neither")
     trm = client_settings(given, "trm-") if given.trm_url else None
+    check_target(given.model, given.serve_flags)
     check_files(given.data)
     others = [load_other(path) for path in given.compare]
-    if not is_url(given.model):
-        check_model("MODEL", given.model)
     target, out = _target(given, settings)
     name = given.name or target.name
     defining = {**target.identity, "data": fingerprint.data_files(list(map(str, given.data))), **settings.defining()}

@@ -76,7 +76,8 @@ def majority_vote(scored: Sequence[Scored]) -> float:
 
 def ks_of(samples: int) -> list[int]:
     """The k of pass@k: powers of two up to the number of samples, and that number; none for one sample."""
-    return sorted({2**power for power in range(samples.bit_length()) if 2**power < samples} | {samples} - {1})
+    powers = {2**power for power in range(1, samples.bit_length())}
+    return sorted(powers | ({samples} - {1}))
 
 
 def measures_of(scored: Sequence[Scored], samples: int) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Callable
@@ -76,7 +77,8 @@ class PolicyClient:
             backoff_max_s=_BACKOFF_S[1],
             longest_rest_s=settings.wait_s,
         )
-        self._waiting = False
+        # Of a server that has answered nobody since: monotonic seconds.
+        self._failing_since: float | None = None
 
     async def __aenter__(self) -> PolicyClient:
         self._session = open_session(self._key, self.settings.timeout_s)
@@ -98,7 +100,7 @@ class PolicyClient:
             ServerError: the server is away for longer than ``wait_s``, or will not come back.
         """
         body = self.settings.request_head(self.model, seed) + messages + b"}"
-        started, failed_at, retries = time.monotonic(), None, 0
+        started, failed_at, retries = time.monotonic(), math.inf, 0
         while True:
             if not await self._server.enter():
                 continue
@@ -106,7 +108,7 @@ class PolicyClient:
             try:
                 reply = await post_chat(self._session, self.url, body)
                 self._server.answered()
-                self._waiting = False
+                self._failing_since = None
                 return _answer_of(reply, time.monotonic() - started)
             except AttemptError as error:
                 reason = printable(f"{error.kind}: {self._without_key(error.detail)}"[:MAX_DETAIL_CHARS])
@@ -114,23 +116,23 @@ class PolicyClient:
                     self._server.answered()
                     return Answer(None, reason, latency_s=time.monotonic() - started)
                 self._server.failed(error, sent_at)
-                failed_at = failed_at or time.monotonic()
+                failed_at = min(failed_at, time.monotonic())
                 retries += error.may_be_the_request and self._server.answered_at > failed_at
-                if retries > _MAX_RETRIES or await self._given_up(error, reason, failed_at):
+                if retries > _MAX_RETRIES or await self._given_up(error, reason):
                     return Answer(None, reason, latency_s=time.monotonic() - started)
             finally:
                 self._server.leave()
             if self._server.resting_until <= time.monotonic():
                 await asyncio.sleep(backoff_s(retries + 1, *_BACKOFF_S))
 
-    async def _given_up(self, error: AttemptError, reason: str, failed_at: float) -> bool:
+    async def _given_up(self, error: AttemptError, reason: str) -> bool:
         """Whether only this request is given up, for the server is there; False to try again."""
         if told := self._died():
             raise ServerError(told)
-        if time.monotonic() - max(self._server.answered_at, failed_at) <= self.settings.wait_s:
-            if not self._waiting:
-                logger.warning("%s does not answer (%s): waiting for it", self.url, reason)
-            self._waiting = True
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+            logger.warning("%s does not answer (%s): waiting for it", self.url, reason)
+        if time.monotonic() - self._failing_since <= self.settings.wait_s:
             return False
         if error.may_be_the_request:
             try:

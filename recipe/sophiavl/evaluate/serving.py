@@ -35,6 +35,20 @@ _TAIL_CHARS = 2000
 _URL = TypeAdapter(BaseUrls)
 
 
+def check_target(model: str, flags: Sequence[str]) -> None:
+    """Check what a command is given as its model, before anything is started.
+
+    Raises:
+        SettingsError: no usable URL, no whole model folder, no name that can be had, or flags for nobody.
+    """
+    if not is_url(model):
+        check_model("MODEL", model)
+        return
+    base_url(model)
+    if flags:
+        raise SettingsError("--serve-flags: this URL is served already; they are for a model that is started here")
+
+
 @dataclass(frozen=True)
 class Served:
     """A model that is served.
@@ -85,21 +99,18 @@ def served(model: str, log: Path, flags: Sequence[str] = (), start_limit_s: floa
     """The server of `model`: the one at this URL, or one that is started here and ended when the block is left.
 
     Args:
-        model: base URL, model folder, or name of a model on the hub.
+        model: base URL, model folder, or name of a model on the hub; see `check_target`.
         log: takes the output of a server that is started.
         flags: further flags of ``vllm serve``, for a server that is started.
         start_limit_s: seconds that it may take to start.
 
     Raises:
-        SettingsError: no usable URL or model.
+        SettingsError: no usable URL, or no vLLM to serve with.
         ServerError: the server does not start.
     """
     if is_url(model):
-        if flags:
-            raise SettingsError(f"--serve-flags: {model} is served already; they are for a model that is started here")
         yield Served(base_url(model))
         return
-    check_model("MODEL", model)
     if importlib.util.find_spec("vllm") is None:
         raise SettingsError(f"MODEL={model}: vllm is not installed here: see README.md, or give a server's URL")
     with socket.socket() as probe:
