@@ -1,4 +1,4 @@
-"""The TRM hosted by verl itself: on a resource pool of its own, and colocated with the training."""
+"""The TRM hosted by verl itself: on a resource pool of its own, and colocated with the training (asynchronous too)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ pytestmark = pytest.mark.e2e
 STEPS = 2
 
 
-@pytest.mark.parametrize(("mode", "replicas", "gpus"), [("pool", 2, 3), ("colocated", 1, 1)])
+@pytest.mark.parametrize(
+    ("mode", "replicas", "gpus", "trainer"), [("pool", 2, 3, "sync"), ("colocated", 1, 1, "colocate_async")]
+)
 def test_hosted_trm_scores_every_response(
-    tmp_path: Path, data_files: dict[str, Path], mode: str, replicas: int, gpus: int
+    tmp_path: Path, data_files: dict[str, Path], mode: str, replicas: int, gpus: int, trainer: str
 ) -> None:
     run = TrainingRun(
         tmp_path,
@@ -25,6 +27,7 @@ def test_hosted_trm_scores_every_response(
         f"data.val_files={data_files['val']}",
         *batches(prompts=4, responses=4),
         f"serving={mode}",
+        f"trainer.v1.trainer_mode={trainer}",
         # two replicas in the pool: each question goes to the one that has its prefix
         f"reward.reward_model.n_gpus_per_node={replicas}",
         f"reward.reward_model.model_path={MODELS / 'trm'}",

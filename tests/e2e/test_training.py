@@ -98,24 +98,30 @@ def equation_3(group: list[Mapping[str, Any]]) -> float:
     return math.exp(mean(correct) - mean(wrong))
 
 
-def test_dumped_rewards_are_equation_5_at_every_step(run: TrainingRun) -> None:
+def assert_equation_5(rows: list[Mapping[str, Any]], step: int, total_steps: int) -> float:
+    """The dumped rewards of a step are Eq. 5 of their parts; returns the lowest gamma."""
     lowest = 1.0
+    for group in by_group(rows):
+        gamma = equation_3(group) if complete(group) else 0.0
+        if gamma:
+            lowest = min(lowest, gamma)
+        for row in group:
+            term = gamma * 0.3 * math.exp(-step / total_steps) * (row["thinking_reward"] or 0.0)
+            assert row["thinking_used"] == complete(group)
+            assert not complete(group) or row["gamma"] == pytest.approx(gamma)
+            assert row["score"] == pytest.approx(row["outcome_reward"] + term, abs=1e-5)
+            assert row["thinking_asked"] == row["format_ok"]
+    return lowest
+
+
+def test_dumped_rewards_are_equation_5_at_every_step(run: TrainingRun) -> None:
+    lowest = []
     for step in range(1, STEPS + 1):
         rows = run.rollouts(step)
-        groups = by_group(rows)
         assert len(rows) == PROMPTS * GROUP_SIZE
-        assert {len(group) for group in groups} == {GROUP_SIZE}
-        for group in groups:
-            gamma = equation_3(group) if complete(group) else 0.0
-            if gamma:
-                lowest = min(lowest, gamma)
-            for row in group:
-                term = gamma * 0.3 * math.exp(-step / TOTAL_STEPS) * (row["thinking_reward"] or 0.0)
-                assert row["thinking_used"] == complete(group)
-                assert not complete(group) or row["gamma"] == pytest.approx(gamma)
-                assert row["score"] == pytest.approx(row["outcome_reward"] + term, abs=1e-5)
-                assert row["thinking_asked"] == row["format_ok"]
-    assert lowest < 1.0, "a TRM that lies must be distrusted somewhere"
+        assert {len(group) for group in by_group(rows)} == {GROUP_SIZE}
+        lowest.append(assert_equation_5(rows, step, TOTAL_STEPS))
+    assert min(lowest) < 1.0, "a TRM that lies must be distrusted somewhere"
 
 
 def test_a_trm_that_is_killed_and_started_again_costs_no_score(run: TrainingRun, lying_trm: LyingProxy) -> None:

@@ -1,0 +1,76 @@
+"""verl's ``separate_async``: trainer and rollout server are processes of their own, and neither waits for the other.
+
+``colocate_async`` runs in ``test_serving_modes.py``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from recipe.sophiavl import merge
+from testbed.training import TrainingRun, batches
+from tests.e2e.conftest import MODELS
+from tests.e2e.test_training import CORRELATION, assert_equation_5
+from tests.support.greedy import rows_of, with_transformers
+from tests.support.lying_trm import LyingProxy
+
+pytestmark = pytest.mark.e2e
+
+STEPS = 3
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], lying_trm: LyingProxy) -> TrainingRun:
+    return TrainingRun(
+        tmp_path_factory.mktemp("separate"),
+        f"data.train_files={data_files['train']}",
+        f"data.val_files={data_files['val']}",
+        *batches(prompts=8, responses=4, micro_batch=8),
+        "trainer.v1.trainer_mode=separate_async",
+        # two updates of the actor, then the server gets the weights
+        "trainer.v1.separate_async.parameter_sync_step=2",
+        "actor_rollout_ref.actor.ppo_mini_batch_size=4",
+        "actor_rollout_ref.rollout.nnodes=1",
+        "actor_rollout_ref.rollout.n_gpus_per_node=1",
+        "actor_rollout_ref.rollout.checkpoint_engine.backend=tcp",
+        "actor_rollout_ref.hybrid_engine=false",
+        "ray_kwargs.ray_init.num_gpus=2",
+        "actor_rollout_ref.actor.optim.lr=1e-3",
+        f"thinking_reward.urls=[{lying_trm.url}]",
+        "sophiavl.validation_modes=[greedy]",
+        f"trainer.total_training_steps={STEPS}",
+        "trainer.val_before_train=false",
+        f"trainer.test_freq={STEPS}",
+        f"trainer.save_freq={STEPS}",
+    ).run()
+
+
+def test_dumped_rewards_are_equation_5_at_every_step(run: TrainingRun) -> None:
+    for step in range(1, STEPS + 1):
+        assert_equation_5(run.rollouts(step), step, STEPS)
+
+
+def test_the_actor_moves_and_the_server_follows(run: TrainingRun) -> None:
+    metrics = run.metrics()
+    assert metrics[STEPS]["actor/kl_loss"] > 1e-3
+    # both updates of the first step are compared with the policy that generated, which verl keeps aside for the second
+    assert metrics[1]["training/rollout_probs_diff_max"] < 1e-3
+    for step in range(2, STEPS + 1):
+        assert metrics[step]["training/off_policy/trajectory_staleness/max"] == 1, "it generates while the actor trains"
+        assert metrics[step][CORRELATION] > 0.9, "no older than one synchronisation"
+
+
+def test_the_merged_model_answers_greedily_as_the_server_did(
+    run: TrainingRun, data_files: dict[str, Path], tmp_path: Path
+) -> None:
+    """The weights that the server got are those of the checkpoint; the folder's are rounded to bfloat16."""
+    merge.main([str(run.folder), str(tmp_path / "model")])
+    said, rows = run.validations(STEPS, "greedy"), rows_of(data_files["val"])
+    asked = [rows[row["data_source"], row["index"]] for row in said]
+    alike = {}
+    for model in (tmp_path / "model", MODELS / "policy"):
+        answers = with_transformers(model, asked)
+        alike[model.name] = sum(answer == row["output"] for answer, row in zip(answers, said, strict=True))
+    assert alike["model"] >= 0.9 * len(said)
+    assert alike["policy"] < 0.9 * len(said)
