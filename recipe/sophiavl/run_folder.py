@@ -21,6 +21,8 @@ LOG = "train.log"
 CONFIG = "config.yaml"  # of the newest start, resolved
 RECORD = "run.json"  # what defines the experiment, and each start: when, command, versions
 FINISHED = "finished"  # the step that the run was to reach, once it has
+TENSORBOARD = "tensorboard"  # what these loggers leave, unless TENSORBOARD_DIR or WANDB_DIR say otherwise
+WANDB = "wandb"
 
 _LOCK = ".lock"
 _RECORDED = ("experiment", "total_training_steps", "starts")
@@ -104,6 +106,7 @@ class RunFolder:
     def removal(self) -> str:
         """The shell command that removes the run and nothing else."""
         named = {ROLLOUTS, VALIDATION, CHECKPOINTS, LOG, CONFIG, RECORD, FINISHED, _LOCK, "trm.log", "curves.png"}
+        named |= {TENSORBOARD, WANDB}
         metrics = {file.name for file in self.path.glob(METRICS_PATTERN)}
         there = sorted(file.name for file in self.path.iterdir())
         own = [name for name in there if name in named | metrics]

@@ -149,7 +149,7 @@ class EngineSettings:
 
     Attributes:
         dry_run: compose, validate, print a plan of the run (``full``: the whole configuration), and exit.
-        gpu_memory_gb: memory of one GPU for that plan, in GB of 10^9 bytes, > 0; None: of the GPU that is here, else 80.
+        gpu_memory_gb: memory of one GPU for that plan, in GB of 10^9 bytes, > 0; None: of the GPU here, else 80.
         validation_modes: how each validation samples, once for each: ``as_configured`` (verl's ``val_kwargs``),
             ``sampled`` (as in training), ``greedy``. The first one keeps verl's metric names and dumps.
         replay_poll_interval_s: pause between two looks of verl's replay buffer at the rollout, in seconds (> 0).
@@ -159,6 +159,8 @@ class EngineSettings:
         min_rollout_correlation: lowest Pearson correlation accepted, in (0, 1].
         max_rollout_diff: the correlation counts only where the mean absolute difference of the probabilities exceeds
             this, in [0, 1]: a nearly deterministic policy has no spread to correlate.
+        log_groups: how many groups of a step a logger gets to show (``loggers.py``), in [0, 32]; 0: none.
+        log_groups_freq: at the first training step and at every so many, >= 1.
     """
 
     dry_run: Literal[False, True, "full"] = False
@@ -171,6 +173,8 @@ class EngineSettings:
     rollout_window_steps: Annotated[int, Field(ge=1)] = 3
     min_rollout_correlation: Annotated[float, Field(gt=0, le=1)] = 0.95
     max_rollout_diff: Share = 0.005
+    log_groups: Annotated[int, Field(ge=0, le=32)] = 2
+    log_groups_freq: Annotated[int, Field(ge=1)] = 20
 
     @classmethod
     def from_config(cls, group: DictConfig | Mapping[str, Any]) -> EngineSettings:

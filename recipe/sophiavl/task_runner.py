@@ -31,6 +31,7 @@ class TrustGRPOTaskRunner(internals.task_runner_class()):
         os.environ.update(self._variables)
 
     def run(self, config: DictConfig) -> None:
+        from recipe.sophiavl.loggers import RunTracking
         from recipe.sophiavl.trainer import trust_grpo_trainer
 
         check_registered()
@@ -39,6 +40,7 @@ class TrustGRPOTaskRunner(internals.task_runner_class()):
         internals.give_reward_workers_the_replicas()
         mode = config.trainer.v1.trainer_mode
         internals.use_trainer(mode, trust_grpo_trainer(internals.trainer_class(mode)))
+        internals.use_tracking(RunTracking)
         super().run(config)
 
     def _preflight(self, config: DictConfig) -> None:

@@ -20,11 +20,13 @@ from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 
 from recipe.sophiavl import progress
 from recipe.sophiavl.cluster import nodes_of_reward_workers, preflight_on
+from recipe.sophiavl.group_samples import GroupSample, choose, group_sample
 from recipe.sophiavl.guards import Guards
 from recipe.sophiavl.metrics import asked_scores, missing_counts, reward_metrics
-from recipe.sophiavl.reward_manager import VALIDATION_FIELD, ThinkingRewardManager
+from recipe.sophiavl.reward_manager import VALIDATION_FIELD, ThinkingRewardManager, prompt_images
 from recipe.sophiavl.rl_dataset import SophiaVLDataset
 from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
+from recipe.sophiavl.trm.questions import question_text
 from recipe.sophiavl.trust_grpo import GroupRewards
 from recipe.sophiavl.validation import SettingsError
 from recipe.sophiavl.validation_modes import sampling, validation_metrics
@@ -172,6 +174,19 @@ class TrustGRPOMixin:
         self._step_seconds.append(timing_raw["step"])
         line = progress.step_line(self.global_steps, self.total_training_steps, metrics, self._step_seconds)
         print(line, flush=True)
+        count, freq = self.engine_settings.log_groups, self.engine_settings.log_groups_freq
+        if count and (self.global_steps == 1 or self.global_steps % freq == 0) and self.logger.takes_groups:
+            names = choose([row["group"] for row in self._dump_fields.values()], count, self.global_steps)
+            self.logger.log_groups([self._group_sample(batch, name) for name in names], self.global_steps)
+
+    def _group_sample(self, batch: KVBatchMeta, group: str) -> GroupSample:
+        """A group of this step, from what verl still holds of it."""
+        rows = {key: row for key, row in self._dump_fields.items() if row["group"] == group}
+        data = internals.read_fields(batch, list(rows), ["responses", "raw_prompt", "extra_info", "reward_model"])
+        texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in data["responses"].unbind()]
+        prompt, info, reward = (next(iter(data[name])) for name in ("raw_prompt", "extra_info", "reward_model"))
+        pairs = list(zip(texts, rows.values(), strict=True))
+        return group_sample(question_text(info), str(reward["ground_truth"]), prompt_images(prompt), pairs)
 
     def _dump_generations(
         self, inputs: list, outputs: list, gts: list, scores: list, reward_extra_infos_dict: dict, dump_path: str

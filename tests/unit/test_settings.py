@@ -104,6 +104,9 @@ def test_wrong_values_are_refused(overrides: tuple[str, ...], parts: tuple[str, 
         ("max_rollout_diff", -0.1),
         ("check_rollout", "yes"),
         ("rollout_window_steps", 0),
+        ("log_groups", -1),
+        ("log_groups", 33),
+        ("log_groups_freq", 0),
     ],
 )
 def test_engine_settings_are_checked(key: str, value: object) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from recipe.sophiavl.guards import Guards, ThinkingRewardLostError
@@ -47,6 +48,7 @@ class Base:
         self.global_steps = 0
         self.total_training_steps = 4
         self.dumps: dict[str, list[dict[str, Any]]] = {}
+        self.logger = SimpleNamespace(takes_groups=False)
         self.val_dataset = object.__new__(SophiaVLDataset)
         self.agent_loop_manager = SimpleNamespace(agent_loop_workers=[AgentLoopWorker(config)])
 
@@ -237,3 +239,28 @@ def test_each_step_and_each_validation_is_a_line(capsys: pytest.CaptureFixture[s
         run._compute_metrics(None, {"outcome_reward/mean": 0.5}, {"step": 61.0}, global_steps=1, epoch=0)
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["step 1 of 4: outcome 0.50, 61.0 s, 3 min left", "step 2 of 4: outcome 0.50, 61.0 s, 2 min left"]
+
+
+def test_a_sample_of_groups_goes_to_the_loggers_that_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, given = trainer(), []
+    run.logger = SimpleNamespace(takes_groups=True, log_groups=lambda samples, step: given.append((samples, step)))
+    run.tokenizer = SimpleNamespace(decode=lambda ids, skip_special_tokens: f"text {int(ids[0])}")
+    run._dump_fields = {f"g{i // 2}_{i % 2}_0": {"group": f"g{i // 2}", "gamma": 0.5} for i in range(8)}
+
+    def read_fields(batch: Any, keys: list[str], fields: list[str]) -> dict[str, Any]:
+        rows = {
+            "raw_prompt": [{"role": "user", "content": "x"}],
+            "extra_info": {"question": f"question {keys[0]}", "options": None},
+            "reward_model": {"ground_truth": "truth"},
+        }
+        responses = torch.tensor([[int(key[1])] for key in keys])
+        return {"responses": responses} | {name: [value] * len(keys) for name, value in rows.items()}
+
+    monkeypatch.setattr("recipe.sophiavl.trainer.internals.read_fields", read_fields)
+    for run.global_steps in (1, 2, 19, 20):
+        run._compute_metrics(None, {"outcome_reward/mean": 0.5}, {"step": 1.0}, global_steps=0, epoch=0)
+    assert [(len(samples), step) for samples, step in given] == [(2, 1), (2, 20)]
+    for sample in given[0][0]:
+        group = sample.question.removeprefix("question g")[0]
+        assert [row["response"] for row in sample.responses] == [f"text {group}"] * 2
+        assert (sample.truth, sample.figures["gamma"]) == ("truth", 0.5)
