@@ -148,6 +148,10 @@ def _last(path: object) -> str:
 
 def _files(config: RunConfig, key: str) -> str | None:
     names = data_names(config, key)
+    definition = config.record.get("experiment")
+    recorded = definition.get(key) if isinstance(definition, Mapping) else None
+    if names and isinstance(recorded, str):
+        names += f" ({recorded})"  # rows and digest
     limit = config.number(f"{key.removesuffix('_files')}_max_samples")
     return f"{names}, at most {limit:.0f} rows" if names and limit and limit > 0 else names
 

@@ -48,6 +48,12 @@ def test_what_was_trained_on_what_is_one_sentence(tmp_path: Path) -> None:
     )
 
 
+def test_the_data_is_told_with_its_rows_and_digest_as_recorded(tmp_path: Path) -> None:
+    run = RunConfig(write_run(tmp_path, SyntheticRun(steps=1, rows=12)), Problems())
+    found = {one.label: one.value for one in settings(run)}
+    assert found["Trained on"].startswith("data/train.parquet (train.parquet, 12 rows, sha256 ")
+
+
 def test_nothing_is_said_of_what_nobody_left(tmp_path: Path) -> None:
     run = RunConfig(tmp_path, Problems())
     assert (sentences.what(run), settings(run)) == ([], [])
