@@ -6,7 +6,7 @@ usage() {
   cat <<'EOF'
 Usage: bash examples/benchmarks/lmms_eval.sh [--dry-run] [lmms-eval flags, such as --limit 8]
 
-Makes an environment of its own (.venv-lmms-eval, 1.4 GB) on the first run. --dry-run prints every command and the
+Makes an environment of its own (.venv-lmms-eval, 2 GB) on the first run. --dry-run prints every command and the
 prompt, and needs neither environment nor server. Every answer is kept (--log_samples) for rescore.py.
 Benchmark data comes from the Hugging Face hub. MathVista and MathVerse need a JUDGE; without one they are answered and
 not scored: rescore.py scores them.

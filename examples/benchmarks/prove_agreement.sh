@@ -8,12 +8,14 @@ Usage: bash examples/benchmarks/prove_agreement.sh [--dry-run]
 
 Serves the quickstart's tiny policy with vLLM, without a GPU and without a hub, asks it the held-out easy-VQA questions
 through lmms-eval, EvalScope and recipe.sophiavl.evaluate, and compares row by row (rescore.py). Fails where the
-accuracies differ by more than DIFFERENCE. Not part of the test suite: it makes the two harnesses' environments (2 GB);
-then it takes some 5 minutes on 2 cores.
+accuracies differ by more than DIFFERENCE. Not part of the test suite: it makes the two harnesses' environments (2.8 GB)
+first. Then it takes two to five minutes on 2 cores.
 
   POLICY      model folder                                (default: examples/quickstart/models/policy)
   DATA        RL parquet                                  (default: outputs/easy_vqa_rows/val.parquet, made if missing)
   DIFFERENCE  most that accuracies may differ             (default: 0.005)
+  VLMEVALKIT  a clone (vlmevalkit.sh --help), to have it compared too; it sends images as JPEG, so that answers may
+              differ, and no difference fails                           (default: none)
 EOF
 }
 
@@ -29,6 +31,7 @@ source examples/benchmarks/harness.sh
 POLICY="${POLICY:-examples/quickstart/models/policy}" # model folder
 DATA="${DATA:-outputs/easy_vqa_rows/val.parquet}"     # RL parquet
 DIFFERENCE="${DIFFERENCE:-0.005}"                     # most that accuracies may differ
+VLMEVALKIT="${VLMEVALKIT:-}"                          # clone of VLMEvalKit
 
 read_arguments "$@"
 check_settings
@@ -54,8 +57,15 @@ export BASE_URL
 run python -m examples.benchmarks.local_data "$DATA" --out "$local_data"
 run python -m recipe.sophiavl.evaluate "$BASE_URL" "$DATA" --model "$MODEL" --out "$OUT/evaluate" --max-tokens "$MAX_TOKENS" \
   --temperature "$TEMPERATURE" --system-prompt "@$prompt_file"
-for harness in lmms_eval evalscope; do
-  LOCAL_DATA="$local_data" run bash "examples/benchmarks/$harness.sh"
+harnesses=(lmms_eval evalscope)
+[[ -z "$VLMEVALKIT" ]] || harnesses+=(vlmevalkit)
+for harness in "${harnesses[@]}"; do
+  log="$OUT/$harness.log"
+  show LOCAL_DATA="$local_data" bash "examples/benchmarks/$harness.sh"
+  [[ "$dry_run" == true ]] || LOCAL_DATA="$local_data" bash "examples/benchmarks/$harness.sh" >"$log" 2>&1 ||
+    { tail -n 20 "$log" >&2; stop "$harness.sh failed; its log is $log"; }
 done
 run python -m examples.benchmarks.rescore evaluate="$OUT/evaluate" lmms_eval="$OUT/lmms_eval" evalscope="$OUT/evalscope" \
   --questions "$local_data/questions.jsonl" --rows "$OUT/rows.jsonl" --max-difference "$DIFFERENCE"
+[[ -z "$VLMEVALKIT" ]] || run python -m examples.benchmarks.rescore evaluate="$OUT/evaluate" vlmevalkit="$OUT/vlmevalkit" \
+  --questions "$local_data/questions.jsonl"

@@ -49,8 +49,8 @@ work="$OUT/vlmevalkit"
 evaluate() { # evaluate MODE FLAGS...: in the clone
   local mode="$1"
   shift
-  # PRED_FORMAT: a cell of .xlsx ends at 32,767 characters. --temperature and --max-tokens: else 0 and 32,768.
-  run env -C "$VLMEVALKIT" PRED_FORMAT=tsv "$@" --mode "$mode" --model "$MODEL" --base-url "$BASE_URL" \
+  # PRED_FORMAT: a cell of .xlsx ends at 32,767 characters. MIN_IMAGE_EDGE: else it scales images up to edges of 100.
+  run env -C "$VLMEVALKIT" PRED_FORMAT=tsv VLMEVAL_MIN_IMAGE_EDGE=1 "$@" --mode "$mode" --model "$MODEL" --base-url "$BASE_URL" \
     --extra-body "$(json system_prompt "@$prompt_file")" --temperature "$TEMPERATURE" --max-tokens "$MAX_TOKENS" \
     --timeout "$TIMEOUT" --api-nproc "$CONCURRENCY" --work-dir "$work" --reuse ${flags[@]+"${flags[@]}"}
 }

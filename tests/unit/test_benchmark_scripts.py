@@ -32,11 +32,17 @@ SCRIPTS = (*HARNESSES, "prove_agreement.sh")
 GOOD = "<think>two and one</think><answer>{}</answer>"
 
 
+def settings_of(script: str) -> set[str]:
+    text = (FOLDER / script).read_text() + (FOLDER / "settings.sh").read_text()
+    return set(re.findall(r'^(?:export )?([A-Z_]+)="\$\{\1:-[^}]*\}" *#', text, re.MULTILINE))
+
+
 def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in settings_of(script)}
     return subprocess.run(
         ["bash", f"examples/benchmarks/{script}", *arguments],
         cwd=FOLDER.parents[1],
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment},
+        env={**inherited, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment},
         capture_output=True,
         text=True,
         timeout=120,
@@ -99,9 +105,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_help_names_every_setting(script):
     done = run(script, "--help")
     assert done.returncode == 0
-    shared = FOLDER / "settings.sh"
-    text = (FOLDER / script).read_text() + shared.read_text()
-    settings = set(re.findall(r'^(?:export )?([A-Z_]+)="\$\{\1:-[^}]*\}" *#', text, re.MULTILINE))
+    settings = settings_of(script)
     assert {"BASE_URL", "MAX_PIXELS", "PROMPT"} <= settings
     assert not {name for name in settings if name not in done.stdout}
 
