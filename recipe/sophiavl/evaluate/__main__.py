@@ -127,6 +127,8 @@ def _run(given: argparse.Namespace) -> int:
     name = given.name or target.name
     defining = {**target.identity, "data": fingerprint.data_files(list(map(str, given.data))), **settings.defining()}
     out.mkdir(parents=True, exist_ok=True)
+    # Before anything is asked: a TRM that is not there would be told when all answers are.
+    trm = None if trm is None else asyncio.run(settled(trm))
     with Answers(out, defining) as answers:
         questions = read_questions(given.data, given.limit)
         _ask_missing(given, settings, target, questions, answers)
@@ -216,7 +218,7 @@ def _results(
     if trm is None:
         found = score(out, given.data, questions, answers, given.samples, scoring, None)
     else:
-        with ThinkingScores(out, asyncio.run(settled(trm))) as thinking:
+        with ThinkingScores(out, trm) as thinking:
             asyncio.run(thinking.ask(given.data, questions, given.samples, answers))
             found = score(out, given.data, questions, answers, given.samples, scoring, thinking)
     figures = figures_of(questions, found.values, resamples, seed)

@@ -68,6 +68,23 @@ def _measures(lines: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, float]]
     return {name: {key: float(np.mean(some)) for key, some in values.items()} for name, values in found.items()}
 
 
+def _how(results: Mapping[str, Any]) -> dict[str, Any]:
+    """How an evaluation asked and scored, flat; without the model and the names of files."""
+    scoring = {**results["scoring"], **results["scoring"]["outcome"]}
+    settings = {name: value for name, value in results["settings"].items() if name not in ("model", "served_from")}
+    return {name: value for name, value in {**settings, **scoring}.items() if name not in ("outcome", "data")}
+
+
+def otherwise(results: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What a compared evaluation asked or scored otherwise than `results`: a difference is of that, too."""
+    here, there = _how(results), other["asked_and_scored"]
+    return [
+        f"{name} {json.dumps(there.get(name))} there, {json.dumps(here.get(name))} here"
+        for name in sorted(here.keys() | there.keys())
+        if here.get(name) != there.get(name)
+    ]
+
+
 def compared_with(
     other: Other, questions: Sequence[Question], values: Mapping[str, Floats], resamples: int, seed: int
 ) -> dict[str, Any]:
@@ -83,6 +100,7 @@ def compared_with(
     known = ~np.isnan(differences["accuracy"])
     return {
         "name": other.name,
+        "asked_and_scored": _how(other.results),
         "both": int(known.sum()),
         "only_here": int(np.sum(~np.isnan(values["accuracy"]) & ~known)),
         "only_there": len(other.measures["accuracy"]) - int(known.sum()),

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_preprocess.core.files import replacing
 from data_preprocess.core.shown import one_line
-from recipe.sophiavl.evaluate.comparison import FORMAT
+from recipe.sophiavl.evaluate.comparison import FORMAT, otherwise
 from recipe.sophiavl.evaluate.evaluation import Found, Scoring
 from recipe.sophiavl.evaluate.figures import ALL, SOURCE, TYPE, is_of_right_answers, order_of, title_of
 from recipe.sophiavl.evaluate.questions import Question
@@ -82,6 +82,8 @@ def _notes(results: Results) -> list[str]:
             f"difference from {other['name']}: over the {other['both']} questions that both answered"
             f" ({other['only_here']} only here, {other['only_there']} only there)"
         )
+        if differs := otherwise(results, other):
+            notes.append(f"{other['name']} was asked or scored otherwise: {'; '.join(differs)}")
     return [one_line(note, 1000) for note in notes]
 
 

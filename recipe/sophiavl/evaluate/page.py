@@ -44,7 +44,7 @@ def render_page(results: Results, folder: Path, files: Sequence[Path], questions
     defined = {**results["settings"], **results["scoring"], **results["scoring"]["outcome"]}
     return render(
         _TEMPLATE,
-        title=f"{results['name']} on {results['settings']['data']}",
+        title=f"{results['name']} on {results['settings']['data'].partition(', ')[0]}",
         subtitle=f"{counts['questions']} questions, {counts['answers']} answers",
         tables=[Table(("", *table.columns), table.rows, table.title) for table in tables_of(results)],
         notes=results["notes"],

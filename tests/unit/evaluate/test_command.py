@@ -194,7 +194,14 @@ def test_two_models_are_compared_over_the_questions_that_both_answered(data, tmp
     (compared,) = results(two)["compared"]
     assert (compared["name"], compared["both"], compared["only_here"], compared["only_there"]) == ("first", 3, 1, 0)
     assert compared["differences"]["all"]["accuracy"]["value"] == pytest.approx(-2 / 3)
-    assert "Difference from first" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Difference from first" in told
+    assert "asked or scored otherwise" not in told
+    other_way = ["--max-tokens", "9", "--outcome", "tolerance=0.1"]
+    with PolicyServer(right_about_edges).running() as server:
+        assert main([server.url, str(data), "--out", str(tmp_path / "3"), "--compare", str(one), *other_way]) == 0
+    told = capsys.readouterr().out
+    assert "otherwise: max_tokens 1024 there, 9 here; tolerance 0.0 there, 0.1 here" in told
     (tmp_path / "no").mkdir()
     assert main([server.url, str(data), "--out", str(two), "--compare", str(tmp_path / "no")]) == 2
     assert "no evaluation of this command" in capsys.readouterr().err
@@ -271,6 +278,7 @@ def test_a_server_that_goes_away_keeps_what_it_answered(write, tmp_path, capsys)
         (["{url}", "{data}", "--serve-flags", "--seed 1"], 2, "--serve-flags"),
         (["{url}", "{data}", "--threshold", "essay=0.5"], 2, "--threshold=essay=0.5"),
         (["{url}", "{data}", "--trm-model", "trm"], 2, "--trm-url and --trm-model go together"),
+        (["{url}", "{data}", "--trm-url", "http://127.0.0.1:{port}/v1", "--trm-model", "trm"], 1, "127.0.0.1:{port}"),
         (["{url}", "{data}", "--api-key-env", "NO_SUCH_KEY"], 2, "--api-key-env=NO_SUCH_KEY"),
         (["{url}", "{data}", "--samples", "2"], 2, "--samples=2 with --temperature 0"),
     ],
