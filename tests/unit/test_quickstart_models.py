@@ -122,12 +122,12 @@ def test_policy_thinks_in_several_forms_and_looks_too_rarely(policy: dict[str, f
 
 
 def test_the_policys_answer_follows_from_its_thinking(policy: dict[str, float]) -> None:
-    assert policy["sampled at T=1: AUC of the thinking score for a right answer"] > 0.72
+    assert policy["sampled at T=1: AUC of the thinking score for a right answer"] > 0.75
     right, wrong = (
         policy[f"greedy: right answers after {steps} steps that were forced"] for steps in ("right", "wrong")
     )
     assert right > 0.85
-    assert wrong < 0.3
+    assert wrong < 0.4
 
 
 def test_trm_base_compares_words_and_can_still_say_what_the_image_shows(
