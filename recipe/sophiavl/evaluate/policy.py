@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 MAX_DETAIL_CHARS = 500
 _CONNECT_S = 10.0
 _BACKOFF_S = (0.5, 5.0)
+_TELL_EVERY_S = 60.0
 # Further attempts for a request that fails on a server which answers others.
 _MAX_RETRIES = 3
 
@@ -79,6 +80,7 @@ class PolicyClient:
         )
         # Of a server that has answered nobody since: monotonic seconds.
         self._failing_since: float | None = None
+        self._told_at = -math.inf
 
     async def __aenter__(self) -> PolicyClient:
         self._session = open_session(self._key, self.settings.timeout_s)
@@ -114,6 +116,7 @@ class PolicyClient:
                 reason = printable(f"{error.kind}: {self._without_key(error.detail)}"[:MAX_DETAIL_CHARS])
                 if not error.retryable:
                     self._server.answered()
+                    self._failing_since = None
                     return Answer(None, reason, latency_s=time.monotonic() - started)
                 self._server.failed(error, sent_at)
                 failed_at = min(failed_at, time.monotonic())
@@ -131,7 +134,9 @@ class PolicyClient:
             raise ServerError(told)
         if self._failing_since is None:
             self._failing_since = time.monotonic()
-            logger.warning("%s does not answer (%s): waiting for it", self.url, reason)
+            if self._failing_since - self._told_at >= _TELL_EVERY_S:  # an overloaded server fails now and then
+                self._told_at = self._failing_since
+                logger.warning("%s does not answer (%s): waiting for it", self.url, reason)
         if time.monotonic() - self._failing_since <= self.settings.wait_s:
             return False
         if error.may_be_the_request:
