@@ -20,6 +20,8 @@ CHECKPOINTS = "checkpoints"
 LOG = "train.log"
 CONFIG = "config.yaml"  # of the newest start, resolved
 RECORD = "run.json"  # what defines the experiment, and each start: when, command, versions
+REPORT = "report.html"
+COMPARISON = "comparison.html"  # of several runs, in the first one's folder
 FINISHED = "finished"  # the step that the run was to reach, once it has
 TENSORBOARD = "tensorboard"  # what these loggers leave, unless TENSORBOARD_DIR or WANDB_DIR say otherwise
 WANDB = "wandb"
@@ -106,6 +108,7 @@ class RunFolder:
     def removal(self) -> str:
         """The shell command that removes the run and nothing else."""
         named = {ROLLOUTS, VALIDATION, CHECKPOINTS, LOG, CONFIG, RECORD, FINISHED, _LOCK, "trm.log", "curves.png"}
+        named |= {REPORT, COMPARISON}
         named |= {TENSORBOARD, WANDB}
         metrics = {file.name for file in self.path.glob(METRICS_PATTERN)}
         there = sorted(file.name for file in self.path.iterdir())

@@ -1,4 +1,4 @@
-"""What a run learned: reads what verl logged and dumped, prints a summary, draws the curves, follows a run."""
+"""What a run learned: reads what verl logged and dumped, prints a summary, writes a page, follows a run."""
 
 from recipe.sophiavl.report.logs import Steps, load_metrics
 

@@ -51,7 +51,7 @@ def load_run(run_dir: Path, *, bounds: Bounds | None = None, seed: int = 0) -> R
     steps = completed(logged, totals.metrics)
     curves = _curves(steps)
     validation = validation_rows(steps, run_dir / VALIDATION, problems)
-    changes = _changes(logged, run_dir, problems)
+    found = changes(logged, run_dir, problems)
     done = sum(trained(data) for data in steps.values())
     planned = config.number("trainer.total_training_steps")
     planned = int(planned) if planned else None
@@ -59,7 +59,7 @@ def load_run(run_dir: Path, *, bounds: Bounds | None = None, seed: int = 0) -> R
     told = [
         *sentences.what(config),
         sentences.extent(done, planned, finished, totals, len(config.starts)),
-        *sentences.progress(changes, steps),
+        *sentences.progress(found, steps),
         *sentences.problems(config, steps, totals, trust),
         *_gaps(logged, totals, config, trust),
         *(Sentence("missing", text) for text in problems.texts()),
@@ -140,7 +140,8 @@ def _curves(steps: Steps) -> dict[str, tuple[list[int], list[float]]]:
     return found
 
 
-def _changes(logged: Steps, run_dir: Path, problems: Problems) -> list[Change]:
+def changes(logged: Steps, run_dir: Path, problems: Problems) -> list[Change]:
+    """What the run changed, as `summary`; empty where validation's files are damaged, which is noted as a problem."""
     try:
         return summary(logged, run_dir / VALIDATION)
     except (ValueError, TypeError, KeyError, IndexError, OSError) as error:

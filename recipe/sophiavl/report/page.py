@@ -63,8 +63,8 @@ def report_page(comparison: Comparison) -> str:
     """The page of one run or of several, complete in itself."""
     runs, charts = comparison.runs, comparison.charts
     several = len(comparison.groups) > 1
-    figures = {chart.key: _figure(chart, several=several) for chart in charts}
-    auc = next((_figure(chart, several=several, wide=True) for chart in charts if chart.key == _AUC), None)
+    figures = {chart.key: _figure(chart, several=several, wide=chart.key == _AUC) for chart in charts}
+    auc = figures.pop(_AUC, None)
     trusts = [_Trust(run.name, run.trust.verdict, trust_figures(run.trust)) for run in runs if run.trust is not None]
     return render(
         _TEMPLATES / "report.html",
@@ -128,7 +128,7 @@ def _validation(rows: Sequence[ValidationRow]) -> Table | None:
 
 def _sections(figures: dict[str, Figure]) -> list[tuple[str, list[Figure]]]:
     """The charts under their headings, in the order of the headings; what has no heading comes last."""
-    left = {key: figure for key, figure in figures.items() if key != _AUC}
+    left = dict(figures)
     found = [(name, [left.pop(key) for key in keys if key in left]) for name, keys in _SECTIONS.items()]
     return [(name, some) for name, some in [*found, (_OTHER, list(left.values()))] if some]
 

@@ -1,4 +1,4 @@
-"""The report's command: a table, the curves, and a message where there is nothing to show."""
+"""The report's command: a table, a page, and a message where there is nothing to show."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from recipe.sophiavl.report.__main__ import main
-from recipe.sophiavl.report.curves import curves
 from recipe.sophiavl.report.logs import Steps
 
 
@@ -43,7 +42,7 @@ RUN: Steps = {0: validated(0.25, 0.02)} | {
 RUN[4] |= validated(0.5, 0.03)
 
 
-def test_the_table_has_each_change_with_its_error_and_the_curves_are_drawn(
+def test_the_table_has_each_change_with_its_error_and_the_page_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     log(tmp_path, RUN)
@@ -56,7 +55,10 @@ def test_the_table_has_each_change_with_its_error_and_the_curves_are_drawn(
         "training, means of 2 steps │ │ │ │ │ outcome reward │ 0.150 ± 0.050 │ 0.350 ± 0.050 │ +0.200 ± 0.071" in text
     )
     assert "Lowest rollout-actor correlation: 0.9996 (step 4)" in text
-    assert (tmp_path / "curves.png").stat().st_size > 1000
+    assert f"page to look at: {tmp_path / 'report.html'}" in text
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<svg") == 4  # outcome, its validation, thinking, rollout against actor
+    assert "4 steps" in page
 
 
 def test_a_run_still_going_is_shown_as_far_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,21 +81,34 @@ def test_a_folder_that_is_missing_or_without_metrics_is_told_apart(
     assert not (tmp_path / "none").exists()
 
 
-def test_the_curves_have_validation_in_each_way_and_whole_steps() -> None:
-    steps = {
-        step: {
-            f"validation/{mode}/{variable}/mean": 0.5
-            for mode in ("sampled", "greedy")
-            for variable in ("outcome_reward", "thinking_reward")
-        }
-        for step in (0, 3)
-    }
-    axis = curves(steps).axes[0]
-    labels = axis.get_legend_handles_labels()[1]
-    assert labels == [
-        f"{mode} validation, {variable} reward"
-        for mode in ("sampled", "greedy")
-        for variable in ("outcome", "thinking")
-    ]
-    assert all(float(tick).is_integer() for tick in axis.xaxis.get_major_locator().tick_values(0, 3))
-    assert curves({1: {"outcome_reward/mean": 0.5}}).axes, "without validation too"
+def test_a_damaged_run_has_its_summary_and_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log(tmp_path, RUN)
+    with (tmp_path / "metrics-1.jsonl").open("a") as file:
+        file.write("{half\n[]\n")
+    (tmp_path / "config.yaml").write_text("trainer: {total_training_steps: 4")
+    (tmp_path / "validation").mkdir()
+    for step in (0, 4):
+        (tmp_path / "validation" / f"{step}.jsonl").write_text("no JSON\n")
+    text = shown(tmp_path, capsys)
+    assert "4 training steps" in text
+    assert "Validations can't be compared question by question" in text
+    assert "metrics-1.jsonl" in (tmp_path / "report.html").read_text()
+
+
+def test_several_runs_share_a_page_in_the_first_ones_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        log(tmp_path / name, RUN)
+    folders = [str(tmp_path / name) for name in ("one", "two")]
+    assert main(folders) == 0
+    page = tmp_path / "one" / "comparison.html"
+    assert str(page) in capsys.readouterr().out.replace("\n", "")
+    assert "2 runs compared" in page.read_text()
+    assert main([*folders, "--out", str(tmp_path / "page.html")]) == 0
+    assert (tmp_path / "page.html").read_text() == page.read_text()
+
+
+def test_a_page_that_cannot_be_written_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log(tmp_path, RUN)
+    assert main([str(tmp_path), "--out", str(tmp_path / "none" / "page.html")]) == 1
+    assert "the page cannot be written" in capsys.readouterr().out
