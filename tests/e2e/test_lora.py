@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModelForImageTextToText
 
 from recipe.sophiavl import merge
 from recipe.sophiavl.run_folder import CHECKPOINTS
@@ -16,7 +15,7 @@ from testbed.training import TrainingRun, batches
 from testbed.vllm_server import VllmServer
 from tests.e2e.conftest import MODELS
 from tests.e2e.test_training import CORRELATION, assert_equation_5
-from tests.support.greedy import from_server, rows_of, with_transformers
+from tests.support.greedy import from_server, rows_of, saved_weights, weights_of, with_transformers
 from tests.support.lying_trm import LyingProxy
 
 pytestmark = pytest.mark.e2e
@@ -54,11 +53,6 @@ def merged(run: TrainingRun) -> Path:
     return out
 
 
-def weights_of(folder: Path) -> dict[str, torch.Tensor]:
-    """A model's weights in float32, by the names that its modules have in memory."""
-    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).state_dict()
-
-
 def test_dumped_rewards_are_equation_5_at_every_step(run: TrainingRun) -> None:
     for step in range(1, STEPS + 1):
         assert_equation_5(run.rollouts(step), step, STEPS)
@@ -75,9 +69,7 @@ def test_the_rollout_server_follows_the_adapters(run: TrainingRun) -> None:
 
 
 def test_only_the_language_models_adapters_were_trained(run: TrainingRun) -> None:
-    actor = run.folder / CHECKPOINTS / f"global_step_{STEPS}/actor"
-    saved = torch.load(actor / "model_world_size_1_rank_0.pt", weights_only=False)
-    weights = {name: getattr(weight, "_local_tensor", weight) for name, weight in saved.items()}
+    weights = saved_weights(run.folder / CHECKPOINTS / f"global_step_{STEPS}/actor")
     adapters = {name: weight for name, weight in weights.items() if "lora_" in name}
     assert all(weight.any() for weight in adapters.values()), "a B that was not trained is zero"
     assert all(".language_model." in name for name in adapters)

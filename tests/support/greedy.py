@@ -26,6 +26,17 @@ def rows_of(file: Path) -> dict[tuple[str, int], Row]:
     return {(row["data_source"], row["extra_info"]["index"]): row for row in pq.read_table(file).to_pylist()}
 
 
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    """A model's weights in float32, by the names that its modules have in memory."""
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).state_dict()
+
+
+def saved_weights(actor: Path) -> dict[str, torch.Tensor]:
+    """What the one rank of a run saved in a checkpoint."""
+    saved = torch.load(actor / "model_world_size_1_rank_0.pt", weights_only=False)
+    return {name: getattr(weight, "_local_tensor", weight) for name, weight in saved.items()}
+
+
 def with_transformers(folder: Path, rows: Sequence[Row]) -> list[str]:
     """Responses of the model in a folder, in float32, one question at a time."""
     processor = AutoProcessor.from_pretrained(folder)
