@@ -76,6 +76,19 @@ def _check_mini_batches(config: DictConfig) -> None:
             f"{prompts * n} responses, which {ranks} ranks (trainer.nnodes={trainer.nnodes} times "
             f"trainer.n_gpus_per_node={trainer.n_gpus_per_node}) can't share equally: change one of these"
         )
+    share, micro = prompts * n // ranks if ranks else 0, actor.ppo_micro_batch_size_per_gpu
+    if not actor.use_dynamic_bsz and (not micro or share % micro):
+        raise SettingsError(
+            f"actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu={micro}: it must divide the {share} responses of a "
+            "mini-batch that one rank gets; or set actor_rollout_ref.actor.use_dynamic_bsz=true"
+        )
+    longest, room = config.data.max_prompt_length + config.data.max_response_length, actor.ppo_max_token_len_per_gpu
+    room *= actor.get("ulysses_sequence_parallel_size", 1)
+    if actor.use_dynamic_bsz and room < longest:
+        raise SettingsError(
+            f"actor_rollout_ref.actor.ppo_max_token_len_per_gpu={actor.ppo_max_token_len_per_gpu}: a prompt and its "
+            f"response of {longest} tokens (data.max_prompt_length, data.max_response_length) would fit no micro-batch"
+        )
 
 
 def _check_asynchronous(config: DictConfig) -> None:

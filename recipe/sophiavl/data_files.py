@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from omegaconf import DictConfig, ListConfig
 
 from recipe.sophiavl.validation import SettingsError
@@ -31,6 +33,31 @@ def listed(files: Any) -> list[str]:
     if files is None:
         return []
     return [str(file) for file in (files if isinstance(files, list | ListConfig) else [files])]
+
+
+def training_rows(data: DictConfig) -> int | None:
+    """The number of rows of ``data.train_files``, from the files' footers, at most ``train_max_samples``.
+
+    Returns:
+        None where no file is given, or one is not there.
+
+    Raises:
+        SettingsError: one is not parquet.
+    """
+    given = listed(data.train_files)
+    try:
+        files = [Path(file).expanduser() for name in given for file in _files("data.train_files", name)]
+    except SettingsError:  # a pattern that no file matches
+        return None
+    if not files or not all(file.is_file() for file in files):
+        return None
+    rows = 0
+    for file in files:
+        try:
+            rows += pq.read_metadata(file).num_rows
+        except (OSError, pa.ArrowException) as error:  # OSError: a damaged footer
+            raise SettingsError(f"data.train_files={file}: not a parquet file ({error})") from error
+    return min(rows, data.train_max_samples) if data.train_max_samples > 0 else rows
 
 
 def _files(key: str, name: str) -> list[str]:

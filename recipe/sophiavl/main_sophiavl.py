@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from recipe.sophiavl import cluster, start  # noqa: E402
 from recipe.sophiavl.checks import check_config  # noqa: E402
 from recipe.sophiavl.data_checks import check_data_files  # noqa: E402
-from recipe.sophiavl.data_files import expand_patterns  # noqa: E402
+from recipe.sophiavl.data_files import expand_patterns, training_rows  # noqa: E402
 from recipe.sophiavl.hydra_errors import explained  # noqa: E402
 from recipe.sophiavl.model_checks import check_models  # noqa: E402
 from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings  # noqa: E402
@@ -74,9 +74,10 @@ def _show(config: DictConfig, *, whole: bool) -> None:
         from recipe.sophiavl import plan, plan_table
         from recipe.sophiavl.model_size import model_size
 
-        rows = plan.training_rows(config.data)
+        model = model_size(config.actor_rollout_ref.model)
         gpu_gb = config.sophiavl.gpu_memory_gb or environment.gpu_memory_gb() or plan.ASSUMED_GPU_GB
-        plan_table.show(plan.plan(config, rows, model_size(config.actor_rollout_ref.model), gpu_gb), config)
+        found = plan.plan(config, training_rows(config.data), model, gpu_gb)
+        plan_table.show(found, config)
     print("The configuration is valid.")
 
 

@@ -7,15 +7,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
-from recipe.sophiavl.data_files import expand_patterns, listed
 from recipe.sophiavl.model_size import ModelSize
-from recipe.sophiavl.validation import SettingsError
 
 ASSUMED_GPU_GB = 80.0  # the paper's GPUs
 _BYTES = {"fp32": 4, "float32": 4, "float": 4, "bf16": 2, "bfloat16": 2, "fp16": 2, "float16": 2, "half": 2, "auto": 2}
@@ -171,7 +166,7 @@ def plan(config: DictConfig, rows: int | None, model: ModelSize | None, gpu_gb: 
 
     Args:
         config: as composed; ``check_config`` has passed.
-        rows: of the training data (`training_rows`).
+        rows: of the training data (`recipe.sophiavl.data_files.training_rows`).
         model: of the policy (`recipe.sophiavl.model_size.model_size`).
         gpu_gb: memory of one GPU, in GB of 10^9 bytes.
     """
@@ -193,32 +188,6 @@ def plan(config: DictConfig, rows: int | None, model: ModelSize | None, gpu_gb: 
         requests=schedule.responses if reward.enable else 0,
         hidden=None if reward.enable and reward.mode == "colocated" else hidden,
     )
-
-
-def training_rows(data: DictConfig) -> int | None:
-    """The number of rows of ``data.train_files``, from the files' footers, at most ``train_max_samples``.
-
-    Returns:
-        None where no file is given, or one is not there.
-
-    Raises:
-        SettingsError: one is not parquet.
-    """
-    data = data.copy()
-    try:
-        expand_patterns(data)
-    except SettingsError:  # a pattern that no file matches
-        return None
-    files = [Path(file).expanduser() for file in listed(data.train_files)]
-    if not files or not all(file.is_file() for file in files):
-        return None
-    rows = 0
-    for file in files:
-        try:
-            rows += pq.read_metadata(file).num_rows
-        except (OSError, pa.ArrowException) as error:  # OSError: a damaged footer
-            raise SettingsError(f"data.train_files={file}: not a parquet file ({error})") from error
-    return min(rows, data.train_max_samples) if data.train_max_samples > 0 else rows
 
 
 def _schedule(config: DictConfig, rows: int | None) -> Schedule:

@@ -7,7 +7,8 @@ import json
 import torch
 from omegaconf import OmegaConf
 
-from recipe.sophiavl.plan import Plan, plan, training_rows
+from recipe.sophiavl.data_files import training_rows
+from recipe.sophiavl.plan import Plan, plan
 from recipe.sophiavl.run_folder import CHECKPOINTS, CONFIG
 from testbed.training import TrainingRun
 

@@ -127,6 +127,21 @@ def test_these_would_run(overrides: tuple[str, ...]) -> None:
         ),
         (
             (
+                *(*EXTERNAL, "actor_rollout_ref.actor.use_dynamic_bsz=false"),
+                "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=3",
+            ),
+            ["ppo_micro_batch_size_per_gpu=3", "must divide the 16 responses"],
+        ),
+        (
+            (*EXTERNAL, "actor_rollout_ref.actor.use_dynamic_bsz=false"),
+            ["ppo_micro_batch_size_per_gpu=None", "use_dynamic_bsz=true"],
+        ),
+        (
+            (*EXTERNAL, "actor_rollout_ref.actor.ppo_max_token_len_per_gpu=9215"),
+            ["ppo_max_token_len_per_gpu=9215", "response of 9216 tokens"],
+        ),
+        (
+            (
                 *EXTERNAL,
                 "actor_rollout_ref.rollout.temperature=0",
                 "actor_rollout_ref.rollout.val_kwargs.do_sample=true",

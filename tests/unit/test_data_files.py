@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from recipe.sophiavl.data_files import expand_patterns
+from recipe.sophiavl.data_files import expand_patterns, training_rows
 from recipe.sophiavl.validation import SettingsError
 
 
@@ -57,3 +59,32 @@ def test_names_without_a_pattern_are_left_to_the_checks_that_follow(tmp_path: Pa
 def test_a_pattern_without_files_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"data\.val_files=.*/val-\*\.parquet: no file matches"):
         expanded(None, f"{tmp_path}/val-*.parquet")
+
+
+@pytest.mark.parametrize(
+    ("files", "limit", "rows"),
+    [
+        ("train-*.parquet", -1, 7),
+        (["train-0.parquet", "train-0.parquet"], -1, 6),
+        ("train-*.parquet", 5, 5),
+        (None, -1, None),
+        ("other-*.parquet", -1, None),
+        (["train-0.parquet", "other.parquet"], -1, None),
+    ],
+)
+def test_rows_are_counted_in_the_footers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: object, limit: int, rows: int | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for shard, size in enumerate((3, 4)):
+        pq.write_table(pa.table({"answer": ["A"] * size}), f"train-{shard}.parquet")
+    data = OmegaConf.create({"train_files": files, "val_files": "none-*.parquet", "train_max_samples": limit})
+    assert training_rows(data) == rows
+    assert data.train_files == files
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "train.parquet").write_bytes(b"PAR1 and no footer")
+    data = OmegaConf.create({"train_files": f"{tmp_path}/*.parquet", "train_max_samples": -1})
+    with pytest.raises(SettingsError, match=r"data\.train_files=.*train\.parquet: not a parquet file"):
+        training_rows(data)

@@ -119,7 +119,10 @@ def test_data_models_and_prompt_count_by_their_content(files: tuple[str, ...], t
     weights, prompt = tmp_path / "policy/model.safetensors", tmp_path / "prompt.yaml"
     weights.write_text("weights")
     prompt.write_text("score this")
-    own = (*files, f"actor_rollout_ref.model.path={tmp_path}/policy", f"thinking_reward.prompt_path={prompt}")
+    own = (
+        *(*files, f"actor_rollout_ref.model.path={tmp_path}/policy", f"thinking_reward.prompt_path={prompt}"),
+        f"actor_rollout_ref.model.lora_adapter_path={tmp_path}/policy",
+    )
     there = definition(composed(*own))
     assert there == definition(composed(*own))
     assert there["data.train_files"].startswith("train.parquet, 3 rows, ")
@@ -128,6 +131,7 @@ def test_data_models_and_prompt_count_by_their_content(files: tuple[str, ...], t
     prompt.write_text("score THIS")
     found = differences(there, definition(composed(*own)), 1500)
     assert [key for key, *_ in found] == [
+        "actor_rollout_ref.model.lora_adapter_path",
         "actor_rollout_ref.model.path",
         "data.train_files",
         "thinking_reward.prompt_path",

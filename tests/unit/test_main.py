@@ -54,6 +54,15 @@ def test_a_dry_run_and_a_check_start_nothing_and_make_no_folder(
 ) -> None:
     config.sophiavl.dry_run = True
     main_sophiavl.run(config)
+    told = capsys.readouterr().out
+    assert "16 questions x 8 = 128 responses" in told
+    assert "1 rows: 0 steps = 0 optimiser steps" in told, "of the file that is there"
+    assert "kl_loss_coef" not in told
+    config.sophiavl.dry_run = "full"
+    main_sophiavl.run(config)
+    told = capsys.readouterr().out
+    assert "kl_loss_coef: 0.04" in told
+    assert "default_local_dir: run/checkpoints" in told, "resolved"
     config.sophiavl.dry_run = False
     config.check_only = True
     with pytest.raises(SystemExit) as ended:

@@ -6,8 +6,6 @@ import copy
 from functools import cache
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -16,8 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from tensordict import TensorDict
 
 from recipe.sophiavl.model_size import ModelSize
-from recipe.sophiavl.plan import Memory, Plan, plan, training_rows
-from recipe.sophiavl.validation import SettingsError
+from recipe.sophiavl.plan import Memory, Plan, plan
 
 CONFIG = Path(__file__).parents[2] / "recipe/sophiavl/config"
 QWEN_7B = ModelSize(8_292_166_656, 0, 2 * 28 * 4 * 128, 152_064)
@@ -197,35 +194,3 @@ def test_requests_to_a_trm_that_shares_the_gpus_are_not_hidden() -> None:
 
 def test_a_run_on_the_cpu_has_no_gpu_memory() -> None:
     assert planned("trainer.device=cpu").memory is None
-
-
-@pytest.fixture
-def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    for shard, rows in enumerate((3, 4)):
-        pq.write_table(pa.table({"answer": ["A"] * rows}), f"train-{shard}.parquet")
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("files", "limit", "rows"),
-    [
-        ("train-*.parquet", -1, 7),
-        ("[train-0.parquet, train-0.parquet]", -1, 6),
-        ("train-*.parquet", 5, 5),
-        ("null", -1, None),
-        ("other-*.parquet", -1, None),
-        ("[train-0.parquet, other.parquet]", -1, None),
-    ],
-)
-def test_rows_are_counted_in_the_footers(shards: Path, files: str, limit: int, rows: int | None) -> None:
-    data = composed(f"data.train_files={files}", f"data.train_max_samples={limit}").data
-    before = OmegaConf.to_yaml(data)
-    assert training_rows(data) == rows
-    assert OmegaConf.to_yaml(data) == before
-
-
-def test_a_damaged_file_is_named(shards: Path) -> None:
-    (shards / "train-1.parquet").write_bytes((shards / "train-1.parquet").read_bytes()[:-5])
-    with pytest.raises(SettingsError, match=r"data\.train_files=train-1\.parquet: not a parquet file"):
-        training_rows(composed("data.train_files=train-*.parquet").data)

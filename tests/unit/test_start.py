@@ -328,3 +328,22 @@ def test_the_log_keeps_what_a_terminal_can_do(tmp_path: Path, monkeypatch: pytes
     assert sys.stdout.isatty()
     assert sys.stdout.encoding == "utf-8"
     assert handler.stream is sys.stdout
+
+
+@pytest.mark.parametrize("there", ["file", "folder"])
+def test_a_folder_that_takes_no_file_is_told_before_anything_starts(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: str
+) -> None:
+    if there == "file":
+        (tmp_path / "outputs").write_text("mine")
+    else:
+        folder.mkdir(parents=True)
+
+        def refuse(**_: object) -> None:
+            raise OSError(30, "Read-only file system")
+
+        monkeypatch.setattr(start.tempfile, "TemporaryFile", refuse)
+    before = content(tmp_path)
+    with pytest.raises(SettingsError, match=r"run_dir=outputs/run: nothing can be written in /.*outputs"):
+        plan(composed())
+    assert content(tmp_path) == before

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf  # noqa: E402
 from recipe.sophiavl.data_files import expand_patterns  # noqa: E402
 from recipe.sophiavl.hydra_errors import explained  # noqa: E402
 from recipe.sophiavl.trm.prompt import PromptError, load_template  # noqa: E402
+from recipe.sophiavl.trm_training.sft_plan import plan  # noqa: E402
 from recipe.sophiavl.validation import SettingsError  # noqa: E402
 
 
@@ -36,6 +37,8 @@ def check(config: DictConfig) -> None:
         raise SettingsError(f"data.target={config.data.target!r}: must be score or reply")
     if not isinstance(config.trm.freeze_vision, bool):
         raise SettingsError(f"trm.freeze_vision={config.trm.freeze_vision!r}: must be true or false")
+    if config.trm.dry_run not in (False, True, "full"):
+        raise SettingsError(f"trm.dry_run={config.trm.dry_run!r}: must be false, true or full")
     if config.trm.freeze_vision and config.engine.strategy != "fsdp2":
         raise SettingsError(
             f"trm.freeze_vision=true with engine.strategy={config.engine.strategy!r}: parameters are frozen one by one "
@@ -56,7 +59,7 @@ def main(config: DictConfig) -> None:
         check(config)
         environment.announce(_CPU_CHOICE, config.trainer.device)
         if config.trm.dry_run:
-            print(OmegaConf.to_yaml(config))
+            print(OmegaConf.to_yaml(config, resolve=True) if config.trm.dry_run == "full" else plan(config).text())
             print("The configuration is valid.")
             return
         expand_patterns(config.data)
