@@ -49,7 +49,7 @@ class TrainingRun:
         self.log = folder / LOG
         self._command = [
             *(sys.executable, "-m", "recipe.sophiavl.main_sophiavl", "platform=cpu", "preset=quickstart"),
-            f"run_dir={folder}",
+            *(f"run_dir={folder}", "sophiavl.report=false"),
             *overrides,
         ]
         self._process: subprocess.Popen[bytes] | None = None

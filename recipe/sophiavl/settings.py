@@ -161,6 +161,7 @@ class EngineSettings:
             this, in [0, 1]: a nearly deterministic policy has no spread to correlate.
         log_groups: how many groups of a step a logger gets to show (``loggers.py``), in [0, 32]; 0: none.
         log_groups_freq: at the first training step and at every so many, >= 1.
+        report: write the run's page once it has come to its end.
     """
 
     dry_run: Literal[False, True, "full"] = False
@@ -175,6 +176,7 @@ class EngineSettings:
     max_rollout_diff: Share = 0.005
     log_groups: Annotated[int, Field(ge=0, le=32)] = 2
     log_groups_freq: Annotated[int, Field(ge=1)] = 20
+    report: bool = True
 
     @classmethod
     def from_config(cls, group: DictConfig | Mapping[str, Any]) -> EngineSettings:

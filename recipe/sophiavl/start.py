@@ -91,9 +91,16 @@ class Start:
             self.folder.remove()
 
     def finish(self, config: DictConfig) -> None:
-        """Note that the run has come to its end."""
+        """Note that the run has come to its end, and show what it learned."""
         if config.trainer.total_training_steps is not None:
             self.folder.write_finished(config.trainer.total_training_steps)
+        if config.sophiavl.report:
+            # A process of its own: whatever happens there, the run has ended well.
+            command = [sys.executable, "-m", "recipe.sophiavl.report", str(self.folder.path)]
+            if code := subprocess.run(command, check=False).returncode:
+                print(
+                    f"the report ended with exit code {code}; again: python {shlex.join(command[1:])}", file=sys.stderr
+                )
 
 
 def plan(config: DictConfig) -> Start:
