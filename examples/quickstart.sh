@@ -15,7 +15,7 @@ plan of the run (=full: the whole configuration) and exits.
 
 Environment:
   RUN_DIR  folder of the run                                  (default: outputs/quickstart)
-  STEPS    training steps                                     (default: 40)
+  STEPS    training steps                                     (default: 20)
   SEED     seed of the data order and of the sampling         (default: 1)
   DATA_DIR parquet files, shared by runs                      (default: outputs/easy_vqa_rows)
   MODELS   folder of the tiny policy and TRM                  (default: examples/quickstart/models)
@@ -23,7 +23,7 @@ Environment:
 
 Examples:
   bash examples/quickstart.sh
-  STEPS=20 RUN_DIR=outputs/plain_grpo bash examples/quickstart.sh thinking_reward=outcome_only
+  RUN_DIR=outputs/plain_grpo bash examples/quickstart.sh thinking_reward=outcome_only
 EOF
 }
 read_flags "$@"
@@ -31,7 +31,7 @@ fresh=false
 if [[ "${arguments[0]:-}" == --fresh ]]; then fresh=true arguments=("${arguments[@]:1}"); fi
 export VENV="${VENV:-$PWD/.venv}"       # folder of the virtual environment
 RUN_DIR="${RUN_DIR:-outputs/quickstart}" # folder of the run
-STEPS="${STEPS:-40}"                     # training steps
+STEPS="${STEPS:-20}"                     # training steps
 SEED="${SEED:-1}"                        # seed of the data order and of the sampling
 DATA_DIR="${DATA_DIR:-outputs/easy_vqa_rows}" # parquet files, shared by runs
 MODELS="${MODELS:-examples/quickstart/models}" # the tiny policy and thinking reward model
