@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
-from verl.checkpoint_engine import CheckpointEngineRegistry
 
 from recipe.sophiavl.checks import check_config
 from recipe.sophiavl.settings import ThinkingRewardSettings
@@ -177,6 +176,9 @@ def test_without_a_gpu_weights_go_over_tcp(monkeypatch: pytest.MonkeyPatch, back
 
 
 def test_a_checkpoint_engine_that_is_not_installed_is_told_before_ray_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    # not above: verl settles on a platform once it is imported, which other tests of this process choose
+    from verl.checkpoint_engine import CheckpointEngineRegistry
+
     monkeypatch.setattr(environment, "on_cpu", lambda: False)
     monkeypatch.setattr(CheckpointEngineRegistry, "_registry", {})
     monkeypatch.setattr(
