@@ -11,6 +11,7 @@ Usage: bash examples/run_qwen2_5_vl_7b_trust_grpo.sh [--dry-run[=full]] [Hydra o
 $(rl_settings)
 
 Several nodes, in an environment and a file system that all share (examples/slurm_several_nodes.sbatch does it with Slurm):
+  export RAY_AUTH_TOKEN=THE_TOKEN              on each node, the same long random text (openssl rand -hex 32)
   ray start --head --port=6379                 on the first node
   ray start --address=FIRST_NODE:6379          on each of the others
   RAY_ADDRESS=FIRST_NODE:6379 NODES=2 TRM_URL=http://ITS_MACHINE:8000/v1 bash examples/run_qwen2_5_vl_7b_trust_grpo.sh

@@ -268,6 +268,14 @@ def test_a_slurm_job_starts_ray_on_all_nodes_and_leaves_nothing(
     told = (tmp_path / "env-train.sh").read_text().splitlines()
     assert {"RAY_ADDRESS=10.0.0.1:22345", "NODES=3", "TRM_API_KEY=s3cret"} <= set(told)
     assert "SRUN_CPUS_PER_TASK=64" in (tmp_path / "env-srun").read_text().splitlines()
+    tokens = {
+        line
+        for file in ("env-ray", "env-train.sh")
+        for line in (tmp_path / file).read_text().splitlines()
+        if "TOKEN=" in line
+    }
+    assert len(tokens) == 1, "Ray's nodes and its driver have one token"
+    assert re.fullmatch(r"RAY_AUTH_TOKEN=[0-9a-f]{64}", tokens.pop())
     for file in ("started", "env-srun", "env-ray"):
         assert "s3cret" not in (tmp_path / file).read_text()
     assert "s3cret" not in done.stdout + done.stderr
