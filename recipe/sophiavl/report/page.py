@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,9 +75,6 @@ def report_page(comparison: Comparison) -> str:
         subtitle=_extent(runs[0]) if len(runs) == 1 else ", ".join(run.folder for run in runs),
         told=comparison.sentences,
         runs=[_run(run) for run in runs],
-        bands="Lines of several seeds are their mean, the band from the lowest to the highest."
-        if any(len(group.runs) > 1 for group in comparison.groups)
-        else "",
         legend=_legend(comparison.groups) if several else (),
         curves=_sections(figures),
         auc=auc,
@@ -123,7 +121,7 @@ def _validation(rows: Sequence[ValidationRow]) -> Table | None:
         lines.append((*name, first.step, shown[0], last.step, after, number(change, sign="+"), number(last.count, 0)))
     heads = ("validated", "way", "answer type", "first step", "mean", "last step", "mean", "change", "questions")
     note = "± is one standard error over the questions."
-    return Table(heads, lines, "Validation", note, texts=3) if lines else None
+    return Table(heads, lines, note=note, texts=3) if lines else None
 
 
 def _sections(figures: dict[str, Figure]) -> list[tuple[str, list[Figure]]]:
@@ -134,8 +132,7 @@ def _sections(figures: dict[str, Figure]) -> list[tuple[str, list[Figure]]]:
 
 
 def _figure(chart: Chart, *, several: bool, wide: bool = False) -> Figure:
-    labels = list(dict.fromkeys(line.label for line in chart.lines))
-    series = [_series(line, labels, several=several) for line in chart.lines]
+    series = _runs_series(chart.lines) if several else _series(chart.lines)
     if not series:
         return Figure(chart.title, None, chart.note, chart.unit, anchor=f"chart-{chart.key}")
     svg, readout = line_chart(
@@ -147,29 +144,37 @@ def _figure(chart: Chart, *, several: bool, wide: bool = False) -> Figure:
         size=(6.2, 3) if wide else (4.2, 2.5),
         description=chart.title,
     )
-    if several:
-        legend = [(f"dash{place % 4}", label) for place, label in enumerate(labels)]
-    else:
+    # What a colour stands for is said once for all charts of several runs, unless a run has several lines.
+    if not several:
         legend = [(one.colour, one.label) for one in series]
+    elif any(one.dash for one in series):
+        legend = [(f"{one.colour} dash{one.dash % 4}", one.label) for one in series]
+    else:
+        legend = []
     if chart.warning is not None:
         legend.append(("warn", "calls for attention"))
-    shown = legend if len(legend) > 1 else ()
+    shown = legend if len(legend) > 1 or several else ()
     return Figure(chart.title, svg, chart.note, chart.unit, shown, readout, f"chart-{chart.key}")
 
 
-def _series(line: Line, labels: Sequence[str], *, several: bool) -> Series:
-    """Of several runs the colour tells the run and the dash the label; of one run the colour tells the label."""
-    place = labels.index(line.label)
-    lone = "accent" if len(labels) == 1 else SERIES[place % len(SERIES)]
-    return Series(
-        line.label,
-        line.steps,
-        line.values,
-        line.low,
-        line.high,
-        colour=SERIES[line.run % len(SERIES)] if several else lone,
-        dash=place if several else 0,
-    )
+def _series(lines: Sequence[Line]) -> list[Series]:
+    """The lines of one run, a colour each."""
+    colours = ("accent",) if len(lines) == 1 else SERIES
+    return [_one_series(line, colours[place % len(colours)]) for place, line in enumerate(lines)]
+
+
+def _runs_series(lines: Sequence[Line]) -> list[Series]:
+    """The lines of several runs: a colour for each run, and a dash for each line of its own."""
+    seen: Counter[int] = Counter()
+    found = []
+    for line in lines:
+        found.append(_one_series(line, SERIES[line.run % len(SERIES)], seen[line.run]))
+        seen[line.run] += 1
+    return found
+
+
+def _one_series(line: Line, colour: str, dash: int = 0) -> Series:
+    return Series(line.label, line.steps, line.values, line.low, line.high, colour, dash)
 
 
 def _legend(groups: Sequence[SeedGroup]) -> list[tuple[str, str]]:

@@ -92,11 +92,22 @@ def test_several_runs_have_a_colour_each_and_links_of_their_own(tmp_path: Path) 
     assert data["runs"] == ["one", "two", "three"]
     keys = [group["key"] for group in data["groups"]]
     assert len(set(keys)) == len(keys)
-    assert "Lines of several seeds are their mean" in page
+    validation = page[page.index('id="chart-validation"') :]
+    assert "dash" not in validation[: validation.index("</figure>")], "one way of validation: a line for each run"
     outcome = page[page.index('id="chart-outcome"') :]
     outcome = outcome[: outcome.index("</figure>")]
     assert {"var(--s0)", "var(--s1)"} <= set(re.findall(r"var\(--s\d\)", outcome))
     assert page.count("differ in nothing but their seeds") == 1
+
+
+def test_the_lines_of_a_run_among_others_differ_by_their_dashes(run: RunData) -> None:
+    lines = [Line(f"{run}, {way}", [1, 2], [0.0, 1.0], run=run) for run in (0, 1) for way in ("greedy", "sampled")]
+    groups = [*alone(run).groups, *alone(run).groups]
+    page = report_page(Comparison([run, run], groups, [Chart("outcome", "Outcome", "", lines, "A note.")]))
+    keys = ["s0 dash0", "s0 dash1", "s1 dash0", "s1 dash1"]
+    assert re.findall(r'class="key (s\d dash\d)"', page) == keys
+    drawn = page[page.index('id="chart-outcome"') :]
+    assert drawn[: drawn.index("</figure>")].count("stroke-dasharray") >= 2
 
 
 def test_a_chart_that_is_new_has_a_place_too(run: RunData) -> None:
