@@ -56,7 +56,9 @@ train=(
   data.train_files="$DATA_DIR/train.parquet" data.val_files="$DATA_DIR/val.parquet"
   data.seed="$SEED" actor_rollout_ref.rollout.seed="$SEED"
   actor_rollout_ref.model.path="$MODELS/policy" thinking_reward.urls="[http://127.0.0.1:$port/v1]"
-  trainer.total_training_steps="$STEPS" trainer.test_freq="$STEPS" sophiavl.report=false "${arguments[@]}"
+  trainer.total_training_steps="$STEPS" trainer.test_freq="$STEPS" sophiavl.report=false
+  +ray_kwargs.ray_init.address=local # a cluster that something else started on this machine is not joined
+  "${arguments[@]}"
 )
 [[ "$dry_run" == false ]] || exec "${train[@]}" run_dir="$RUN_DIR" sophiavl.dry_run="$dry_run"
 # A setting that would stop the training is told here, before anything is started or removed.
