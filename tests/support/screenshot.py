@@ -1,8 +1,10 @@
 """Pictures of a page: ``python -m tests.support.screenshot PAGE.html OUT.png [--width 390] [--dark] [--full]``.
 
-``docs/images/report.png`` is made of the report of a quickstart run:
+The pictures of the README are of the report of a quickstart run; GROUP is the part after ``#`` of a group's link:
 
-    python -m tests.support.screenshot outputs/quickstart/report.html docs/images/report.png --height 1500
+    python -m tests.support.screenshot outputs/quickstart/report.html docs/images/report.png --height 1620
+    python -m tests.support.screenshot outputs/quickstart/report.html docs/images/report_gallery.png --height 780 \\
+        --anchor GROUP
 """
 
 from __future__ import annotations
