@@ -26,6 +26,8 @@ ATTACK = (
     "</script><script>window.ran=1</script><img src=x onerror=window.ran=2><svg onload=window.ran=3>"
     '<a href="javascript:window.ran=4">a</a>"\'><style>body{display:none}</style><base href=//evil>'
     "<meta http-equiv=refresh content=9;url=http://127.0.0.1:1/><iframe src=http://127.0.0.1:1/></iframe>\x1b[31m\u202e"
+    + "W"
+    * 300
 )
 MADE = SyntheticRun(steps=8, prompts=4, responses=4, rows=12, lost=0.1, unformatted=0.1, planted=ATTACK)
 

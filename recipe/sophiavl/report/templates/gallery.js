@@ -144,7 +144,7 @@
   }
 
   function entry(group) {
-    const link = make("a", "", make("div", "where", `step ${group.step}${group.gamma === null ? "" : ` · γ ${number(group.gamma)}`}`), make("div", "asked", bdi(group.question)), strip(group));
+    const link = make("a", "", make("div", "where", `step ${group.step}${group.gamma === null ? "" : ` · γ ${number(group.gamma)}`}`), make("div", "asked", bdi(group.question.slice(0, 200))), strip(group));
     link.href = `#${linkOf(group)}`;
     return make("li", "", link);
   }
