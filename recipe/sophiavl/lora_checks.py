@@ -60,10 +60,12 @@ def check_adapted_modules(config: DictConfig) -> None:
     Raises:
         SettingsError: peft finds no such modules, or one of the vision encoder would get an adapter.
     """
+    if not served_as_adapter(config):
+        return
     model, vllm = config.actor_rollout_ref.model, config.actor_rollout_ref.rollout.engine_kwargs.get("vllm") or {}
     folder = Path(model.path).expanduser()
     # a folder that only the nodes of a cluster have is looked at by nobody
-    if not served_as_adapter(config) or not folder.is_dir() or vllm.get("enable_tower_connector_lora", False):
+    if not folder.is_dir() or vllm.get("enable_tower_connector_lora", False):
         return
     targets = f"{_MODEL}.target_modules={model.target_modules}, {_MODEL}.exclude_modules={model.exclude_modules}"
     try:

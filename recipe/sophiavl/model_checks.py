@@ -41,6 +41,7 @@ def check_models(config: DictConfig) -> None:
         parts.remove(_TOKENIZER)
         check_model("actor_rollout_ref.model.tokenizer_path", policy.tokenizer_path, {_TOKENIZER}, ask_hub=ask_hub)
     check_model("actor_rollout_ref.model.path", policy.path, parts, ask_hub=ask_hub)
+    check_adapted_modules(config)
     if hosted.enable:
         check_model("reward.reward_model.model_path", hosted.model_path, ask_hub=ask_hub)
 

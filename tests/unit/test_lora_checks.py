@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from recipe.sophiavl.lora_checks import check_adapted_modules, check_lora
+from recipe.sophiavl.lora_checks import check_lora
+from recipe.sophiavl.model_checks import check_models
 from recipe.sophiavl.validation import SettingsError
 from tests.unit.test_checks import EXTERNAL, composed
 
@@ -20,7 +21,7 @@ SEPARATE = "trainer.v1.trainer_mode=separate_async"
 def check(*overrides: str) -> None:
     config = composed(*overrides)
     check_lora(config)
-    check_adapted_modules(config)
+    check_models(config)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ NAME = "someone/some-model"
 def config(path: str, *, tokenizer: str | None = None, hosted: str | None = None) -> DictConfig:
     return OmegaConf.create(
         {
-            "actor_rollout_ref": {"model": {"path": path, "tokenizer_path": tokenizer}},
+            "actor_rollout_ref": {"model": {"path": path, "tokenizer_path": tokenizer, "lora_rank": 0}},
             "reward": {"reward_model": {"enable": hosted is not None, "model_path": hosted}},
             "ray_kwargs": {"ray_init": {}},
         }
