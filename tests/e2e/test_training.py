@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from testbed.training import TrainingRun, batches
 from testbed.vllm_server import VllmServer
@@ -49,6 +50,8 @@ def run(
         f"trainer.total_training_steps={TOTAL_STEPS}",
         "trainer.save_freq=2",
         f"trainer.test_freq={STEPS}",
+        "trainer.logger=[console,file,tensorboard]",
+        "sophiavl.log_groups_freq=1",
     )
     try:
         training.start()
@@ -248,3 +251,14 @@ def test_another_experiment_leaves_the_run_byte_for_byte(run: TrainingRun) -> No
     said = run.log.read_text()[earlier:]
     assert ["thinking_reward.trust", "true", "false"] in [line.split() for line in said.splitlines()]
     assert content() == before
+
+
+def test_tensorboard_holds_the_metrics_and_a_sample_of_groups(run: TrainingRun) -> None:
+    events = EventAccumulator(str(run.folder / "tensorboard"), size_guidance={"tensors": 0, "scalars": 0, "images": 0})
+    events.Reload()
+    held = {event.step: event.value for event in events.Scalars("outcome_reward/mean")}
+    logged = {step: row["outcome_reward/mean"] for step, row in run.metrics().items() if "outcome_reward/mean" in row}
+    assert len(logged) >= STEPS
+    assert held == pytest.approx(logged, rel=1e-5)
+    assert {event.step for event in events.Tensors("groups/1/text_summary")} >= {1, STEPS}
+    assert events.Tags()["images"], "what the questions show"
