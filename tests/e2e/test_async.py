@@ -38,7 +38,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], l
         "actor_rollout_ref.rollout.checkpoint_engine.backend=tcp",
         "actor_rollout_ref.hybrid_engine=false",
         "ray_kwargs.ray_init.num_gpus=2",
-        "actor_rollout_ref.actor.optim.lr=1e-3",
+        "actor_rollout_ref.actor.optim.lr=3e-4",
         f"thinking_reward.urls=[{lying_trm.url}]",
         "sophiavl.validation_modes=[greedy]",
         f"trainer.total_training_steps={STEPS}",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -217,7 +218,8 @@ def test_text_only_rows_train_beside_images(run: TrainingRun) -> None:
 
 def test_the_run_stops_after_a_checkpoint_when_the_trm_is_lost(run: TrainingRun) -> None:
     log, steps = run.log.read_text(), run.metrics()
-    assert "thinking_reward.max_missing_frac=0.5" in log
+    # which of the two windows is full first is chance: the TRM leaves out a score now and then before it is lost
+    assert re.search(r"more than thinking_reward\.max_(missing|dropped_groups)_frac=0\.5 allows", log)
     assert "trainer.resume_mode=auto" in log
     lost = [step for step, data in steps.items() if data.get("thinking_reward/coverage") == 0]
     assert lost
