@@ -44,6 +44,7 @@ API_SERVERS="${API_SERVERS:-$((cores < 16 ? 1 : cores > 64 ? 8 : cores / 8))}" #
 if [[ -f "$model/latest_checkpointed_iteration.txt" ]]; then
   model="$model/global_step_$(<"$model/latest_checkpointed_iteration.txt")/huggingface"
 fi
+[[ -d "$model" || ! "$model" =~ ^[./~]|/.*/ ]] || stop "$model: no such folder (a name on the hub is OWNER/NAME)"
 [[ ! -d "$model" || -f "$model/config.json" ]] || stop "$model holds no config.json: give the folder named huggingface"
 command -v vllm >/dev/null || stop "vllm is not installed here: see README.md"
 eval "$(python -m recipe.sophiavl.verl_support.environment)"

@@ -36,6 +36,7 @@ TRM_BASE=examples/quickstart/models/trm_base # stands in for the pretrained mode
 PROMPT=examples/quickstart/trm_prompt.yaml
 
 [[ "$dry_run" != false ]] || bash examples/setup_cpu.sh
+[[ -f "$VENV/bin/activate" ]] || stop "$VENV is no virtual environment; bash examples/setup_cpu.sh makes it"
 source "$VENV/bin/activate"
 export HF_HUB_OFFLINE=1
 eval "$(python -m recipe.sophiavl.verl_support.environment)"

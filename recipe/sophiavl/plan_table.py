@@ -9,7 +9,7 @@ from rich.table import Table
 
 from recipe.sophiavl.plan import Memory, Plan, Schedule
 
-_NO_DATA = "unknown without data.train_files"
+_NO_DATA = "unknown until data.train_files is there"
 _EXAMPLE_S = 60
 
 

@@ -50,7 +50,7 @@ def test_the_papers_plan(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_without_data_and_model_it_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     text = shown(capsys, "trainer.total_training_steps=null", model=None)
-    assert text.count("unknown without data.train_files") == 2
+    assert text.count("unknown until data.train_files is there") == 2
     assert "size unknown, for its config.json is not at hand" in text
     assert "None" not in text
 

@@ -32,7 +32,7 @@ class SFTPlan:
 
     def text(self) -> str:
         """In a few lines."""
-        unknown = "unknown without data.train_files"
+        unknown = "unknown until data.train_files is there"
         epoch = (
             unknown if self.steps_per_epoch is None else f"{self.rows:,} rows: {self.steps_per_epoch:,} optimiser steps"
         )

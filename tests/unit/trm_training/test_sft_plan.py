@@ -46,7 +46,7 @@ def test_what_is_printed_can_be_read() -> None:
     text = plan(config()).text()
     assert "8 samples, 2 a rank of 4" in text
     assert "at most 100 a sample, 800 a step" in text
-    assert text.count("unknown without data.train_files") == 2
+    assert text.count("unknown until data.train_files is there") == 2
 
 
 def test_a_batch_that_ranks_cannot_share_is_refused() -> None:
