@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from recipe.sophiavl.checks import check_config
 from recipe.sophiavl.settings import ThinkingRewardSettings
+from recipe.sophiavl.validation import SettingsError
 
 REPOSITORY = Path(__file__).parents[2]
 COMMON = REPOSITORY / "examples/common.sh"
@@ -166,8 +167,10 @@ def configuration(folder: Path, script: str, *arguments: str, **environment: str
 @pytest.mark.parametrize("mode", ["sync", "colocate_async", "separate_async"])
 @pytest.mark.parametrize("serving", ["external", "pool", "colocated"])
 def test_every_mode_and_place_of_the_trm_is_one_variable(tmp_path: Path, mode: str, serving: str) -> None:
-    if (mode, serving) == ("separate_async", "colocated"):
-        pytest.skip("verl has no such combination; tests/unit/test_checks.py has the refusal")
+    if (mode, serving) == ("separate_async", "colocated"):  # which verl does not have
+        with pytest.raises(SettingsError, match="use serving=pool"):
+            configuration(tmp_path, PAPER, MODE=mode, SERVING=serving, TRM_PATH="models/my trm")
+        return
     config = configuration(tmp_path, PAPER, MODE=mode, SERVING=serving, TRM_PATH="models/my trm")
     assert config.trainer.v1.trainer_mode == mode
     assert config.thinking_reward.mode == serving

@@ -34,7 +34,7 @@ from recipe.sophiavl.evaluate.questions import Question, check_files, read_quest
 from recipe.sophiavl.evaluate.serving import add_serving_arguments, base_url, check_target, is_url, model_name, served
 from recipe.sophiavl.evaluate.thinking import ThinkingScores
 from recipe.sophiavl.trm.arguments import add_client_arguments, client_settings
-from recipe.sophiavl.trm_training.commands import DONE, FAILED, add_settings, exit_status, read_settings
+from recipe.sophiavl.trm_training.commands import DONE, FAILED, add_settings, at_least, exit_status, read_settings
 from recipe.sophiavl.trm_training.evaluate.outputs import save_json, show
 from recipe.sophiavl.trm_training.evaluate.scoring import settled
 from recipe.sophiavl.validation import SettingsError, make
@@ -70,11 +70,11 @@ def make_parser() -> argparse.ArgumentParser:
     add("--name", help="what tables call this evaluation (default: the model's name)")
     add("--model", dest="served_model", help="name of the model at the URL (default: the only one there)")
     add("--out", type=Path, help=f"folder for the results (default: {OUT}/NAME)")
-    add("--samples", type=_at_least(1), default=1, help="answers to each question (default: 1)")
-    add("--limit", type=_at_least(1), help="only the first so many rows of each file")
+    add("--samples", type=at_least(1), default=1, help="answers to each question (default: 1)")
+    add("--limit", type=at_least(1), help="only the first so many rows of each file")
     add("--retry-errors", action="store_true", help="ask again where the server had refused")
     add("--compare", nargs="+", type=Path, default=[], metavar="OTHER", help="folders of other evaluations")
-    add("--bootstrap", type=_at_least(0), default=1000, help="resamples of the intervals (default: 1000; 0: none)")
+    add("--bootstrap", type=at_least(0), default=1000, help="resamples of the intervals (default: 1000; 0: none)")
     add(
         "--threshold",
         action="append",
@@ -93,16 +93,6 @@ def make_parser() -> argparse.ArgumentParser:
     add_settings(parser.add_argument_group("asking"), AskSettings, system_prompt=read_prompt, extra_body=read_body)
     add_client_arguments(parser, "trm-")
     return parser
-
-
-def _at_least(least: int):
-    def whole(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{value}: give {least} or more")
-        return value
-
-    return whole
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -36,6 +36,18 @@ def add_settings(parser: argparse._ActionsContainer, kind: type, **readers: Call
             parser.add_argument(flag, type=readers.get(field.name, plain), default=field.default, help=text)
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """A reader of whole numbers for argparse, which refuses smaller ones."""
+
+    def whole(text: str) -> int:
+        value = int(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{value}: give {least} or more")
+        return value
+
+    return whole
+
+
 def read_settings(given: argparse.Namespace, kind: type[T]) -> T:
     """The settings of `add_settings`.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -25,7 +25,7 @@ from recipe.sophiavl.trm.client import read_api_key
 from recipe.sophiavl.trm.client_settings import ClientSettings
 from recipe.sophiavl.trm.prompt import load_template
 from recipe.sophiavl.trm.scale import StructuredOutput
-from recipe.sophiavl.trm_training.commands import DONE, exit_status
+from recipe.sophiavl.trm_training.commands import DONE, at_least, exit_status
 from recipe.sophiavl.trm_training.evaluate import benchmark_figures
 from recipe.sophiavl.trm_training.evaluate.blind import fit_text_only
 from recipe.sophiavl.trm_training.evaluate.evaluation import Options, evaluate, load_other, save
@@ -38,16 +38,6 @@ PAIRS = "pairs"
 _LOG_COLUMNS = 200
 # As for annotate: a judge may explain itself before it writes its score.
 _JUDGE_MAX_TOKENS = 1024
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def whole(text: str) -> int:
-        value = int(text)
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{value}: give {least} or more")
-        return value
-
-    return whole
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -67,15 +57,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--limit",
-        type=_at_least(1),
+        type=at_least(1),
         help="most rows, whole questions drawn by the seed; of a benchmark its first cases (default: all)",
     )
-    parser.add_argument("--seed", type=_at_least(0), default=0, help="seed of draws, edits and intervals (default: 0)")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="seed of draws, edits and intervals (default: 0)")
     parser.add_argument(
-        "--bootstrap", type=_at_least(0), default=1000, help="resamples (default: 1000; 0: no intervals)"
+        "--bootstrap", type=at_least(0), default=1000, help="resamples (default: 1000; 0: no intervals)"
     )
     parser.add_argument("--no-edits", action="store_true", help="leave out the sensitivity to edits")
-    parser.add_argument("--edits-limit", type=_at_least(1), default=500, help="most rows to edit (default: 500)")
+    parser.add_argument("--edits-limit", type=at_least(1), default=500, help="most rows to edit (default: 500)")
     parser.add_argument("--compare", type=Path, metavar="JSON", help="evaluation.json to put beside this one")
     parser.add_argument(
         "--blind-baseline",
