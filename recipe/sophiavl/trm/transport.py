@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import sys
@@ -110,9 +111,16 @@ async def list_models(session: aiohttp.ClientSession, url: str) -> dict[str, dic
 
 
 async def _request(session: aiohttp.ClientSession, method: str, url: str, **content: Any) -> bytes:
-    """The body of a JSON reply."""
+    """The body of a JSON reply, whole within the session's total timeout."""
+    limits = session.timeout
+    # aiohttp keeps its total timeout in two nested contexts, each of which takes a cancellation back: where a caller's
+    # own time runs out in the same turn of the loop, the caller's is lost (aiohttp 3.14).
+    content["timeout"] = aiohttp.ClientTimeout(total=None, sock_connect=limits.sock_connect)
     try:
-        async with session.request(method, url, allow_redirects=False, **content) as response:
+        async with (
+            asyncio.timeout(limits.total),
+            session.request(method, url, allow_redirects=False, **content) as response,
+        ):
             raw = await _read(response)
             if response.status != 200:
                 raise _status_error(response, raw)
