@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from recipe.sophiavl.verl_support import environment
 
@@ -23,9 +24,15 @@ from recipe.sophiavl.validation import SettingsError  # noqa: E402
 
 FINISHED = 3  # exit code of check_only=true where there is nothing left to do
 
+Train = Callable[[DictConfig, dict[str, str], bool], None]
+"""Trains with a checked configuration, the variables that its processes need, and whether the TRM is checked already."""
 
-def run(config: DictConfig) -> None:
+
+def run(config: DictConfig, train: Train | None = None) -> None:
     """Validate, check models, data, the run's folder and the TRM, and train.
+
+    Args:
+        train: None starts verl for this run alone.
 
     Raises:
         SettingsError: a setting is wrong, or the folder holds a run of another experiment.
@@ -59,11 +66,12 @@ def run(config: DictConfig) -> None:
     cluster.set_platform_of_workers(config)
     variables |= planned.open(config)
     try:
-        _train(config, variables, asks_from_here)
+        (train or _train)(config, variables, asks_from_here)
     except (SettingsError, PreflightError):  # by a worker of a cluster
         planned.take_back()
         raise
     planned.finish(config)
+    planned.close()
 
 
 def _show(config: DictConfig, *, whole: bool) -> None:

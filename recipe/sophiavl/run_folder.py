@@ -105,6 +105,10 @@ class RunFolder:
                 f"run_dir={self.path}: another start is at work there. Wait for it, or end it, or give another run_dir"
             ) from error
 
+    def unlock(self) -> None:
+        """Let another process have it."""
+        self._lock.release()
+
     def removal(self) -> str:
         """The shell command that removes the run and nothing else."""
         named = {ROLLOUTS, VALIDATION, CHECKPOINTS, LOG, CONFIG, RECORD, FINISHED, _LOCK, "trm.log", "curves.png"}

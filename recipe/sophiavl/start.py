@@ -8,7 +8,8 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -47,6 +48,7 @@ class Start:
     notes: list[str] = field(default_factory=list)
     record: dict[str, Any] | None = None
     _made_folder: bool = False
+    _log: ExitStack = field(default_factory=ExitStack)
 
     def open(self, config: DictConfig) -> dict[str, str]:
         """Make the folder, keep configuration, versions and log in it, and say where the metrics go.
@@ -70,7 +72,7 @@ class Start:
         self.folder.lock()
         loggers = listed(config.trainer.logger)
         config.trainer.logger = loggers if "file" in loggers else [*loggers, "file"]
-        keep_log(path / LOG)
+        self._log.callback(keep_log(path / LOG))
         metrics = os.environ.get(METRICS_VARIABLE) or str(self.folder.new_metrics_file())
         starts = self.record["starts"] if self.goes_on else []
         record = {
@@ -89,6 +91,11 @@ class Start:
         """Remove the folder that this start made, once it was refused after all."""
         if self._made_folder and not self.folder.holds_run():
             self.folder.remove()
+
+    def close(self) -> None:
+        """Give the folder and the log back, so that this process may start another run."""
+        self._log.close()
+        self.folder.unlock()
 
     def finish(self, config: DictConfig) -> None:
         """Note that the run has come to its end, and show what it learned."""
@@ -257,18 +264,26 @@ class _Tee:
         return getattr(self._stream, name)
 
 
-def keep_log(file: Path) -> None:
-    """From here on, until the process ends, append what it prints to this file too, unless its output goes there.
+def keep_log(file: Path) -> Callable[[], None]:
+    """From here on append what this process prints to this file too, unless its output goes there.
 
     Ray prints what its workers print, so they are in it.
+
+    Returns:
+        What ends it; never called, it goes on until the process ends.
     """
     log = file.open("a", encoding="utf-8", errors="replace", buffering=1)
+    undo = ExitStack()
+    undo.callback(log.close)
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         if os.path.sameopenfile(descriptor, log.fileno()):
             continue
         stream = getattr(sys, name)
         kept = _Tee(stream, log)
         setattr(sys, name, kept)
+        undo.callback(setattr, sys, name, stream)
         for handler in logging.root.handlers:
             if isinstance(handler, logging.StreamHandler) and handler.stream is stream:
                 handler.setStream(kept)
+                undo.callback(handler.setStream, stream)
+    return undo.close

@@ -31,17 +31,20 @@ class TrustGRPOTaskRunner(internals.task_runner_class()):
         os.environ.update(self._variables)
 
     def run(self, config: DictConfig) -> None:
+        check_registered()
+        self._preflight(config)
+        self._extend_verl(config.trainer.v1.trainer_mode)
+        super().run(config)
+
+    def _extend_verl(self, mode: str) -> None:
+        """Put the recipe's own in the place of verl's in this process."""
         from recipe.sophiavl.loggers import RunTracking
         from recipe.sophiavl.trainer import trust_grpo_trainer
 
-        check_registered()
-        self._preflight(config)
         internals.prepare_reward_workers(partial(_set_variables, self._variables))
         internals.give_reward_workers_the_replicas()
-        mode = config.trainer.v1.trainer_mode
         internals.use_trainer(mode, trust_grpo_trainer(internals.trainer_class(mode)))
         internals.use_tracking(RunTracking)
-        super().run(config)
 
     def _preflight(self, config: DictConfig) -> None:
         """Ask an external TRM from where the reward workers will, before any model is loaded."""

@@ -119,7 +119,7 @@ def test_another_experiment_in_the_folder_of_a_run(
         given = ("platform=cpu", "preset=quickstart", f"run_dir={tmp_path}/run", *first)
         config = compose("sophiavl_trainer", list(given))
     expand_patterns(config.data)
-    monkeypatch.setattr(start, "keep_log", lambda file: file.touch())
+    monkeypatch.setattr(start, "keep_log", lambda file: file.touch() or file.exists)
     metrics = start.plan(config).open(config)[start.METRICS_VARIABLE]
     Path(metrics).write_text('{"step": 1, "data": {}}\n')
     said = refusal(tmp_path, *files, "thinking_reward=no_trust", "thinking_reward.urls=[http://127.0.0.1:9/v1]")

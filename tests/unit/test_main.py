@@ -26,7 +26,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DictConfig:
     pq.write_table(pa.table({"answer": ["A"]}), "rows.parquet")
     for check in ("check_config", "check_models", "check_data_files"):
         monkeypatch.setattr(main_sophiavl, check, lambda *_: None)
-    monkeypatch.setattr(start, "keep_log", lambda file: file.touch())
+    monkeypatch.setattr(start, "keep_log", lambda file: file.touch() or file.exists)
     with initialize_config_dir(str(CONFIG), version_base=None):
         given = ("run_dir=run", "data.train_files=rows.parquet", "data.val_files=rows.parquet")
         return compose("sophiavl_trainer", [*given, "thinking_reward=outcome_only"])

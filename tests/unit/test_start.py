@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working folder, with data; metrics go where the run decides, and pytest keeps its output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv(METRICS_VARIABLE, raising=False)
-    monkeypatch.setattr(start, "keep_log", lambda file: file.touch())
+    monkeypatch.setattr(start, "keep_log", lambda file: file.touch() or file.exists)
     for split in ("train", "val"):
         pq.write_table(pa.table({"answer": [split]}), f"{split}.parquet")
     return tmp_path / "outputs/run"
@@ -324,10 +324,14 @@ def test_the_log_keeps_what_a_terminal_can_do(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(sys, "stderr", Terminal())
     handler = logging.StreamHandler(sys.stdout)
     monkeypatch.setattr(logging.root, "handlers", [handler])
-    start.keep_log(tmp_path / "train.log")
+    terminal = sys.stdout
+    undo = start.keep_log(tmp_path / "train.log")
     assert sys.stdout.isatty()
     assert sys.stdout.encoding == "utf-8"
     assert handler.stream is sys.stdout
+    assert sys.stdout is not terminal
+    undo()
+    assert sys.stdout is handler.stream is terminal, "the next run of this process has a log of its own"
 
 
 @pytest.mark.parametrize("there", ["file", "folder"])

@@ -16,6 +16,19 @@ from typing import Any
 _TRAINER = "verl.trainer.ppo.v1.trainer_base"
 _REWARD_LOOP = "verl.experimental.reward_loop.reward_loop"
 
+# What a trainer has of its engine once it is set up (``PPOTrainer._setup``), beside the reward workers.
+ENGINE_PARTS = (
+    "resource_pool_manager",
+    "resource_pool_to_cls",
+    "ref_in_actor",
+    "actor_rollout_wg",
+    "ref_policy_wg",
+    "llm_server_manager",
+    "checkpoint_manager",
+    "teacher_model_manager",
+    "distillation_config",
+)
+
 # module -> (dotted name, what the recipe does with it)
 EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
     "verl.trainer.main_ppo": (
@@ -45,7 +58,12 @@ EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
                 "_compute_metrics",
                 "_shutdown_dump_executor",
                 "get_reward_handles",
+                "_setup",
             )
+        ),
+        *(
+            (f"PPOTrainer.{method}", "is called by study.engine, for a run on an engine that is there")
+            for method in ("_init_tokenizer", "_init_dump_executor", "_load_checkpoint")
         ),
     ),
     "verl.trainer.ppo.v1": (
@@ -58,6 +76,7 @@ EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
     "verl.experimental.reward_loop.reward_manager.registry": (("REWARD_MANAGER", "must hold our manager"),),
     _REWARD_LOOP: (
         ("RewardLoopWorker", "is told the driver's environment before it makes its reward manager"),
+        ("RewardLoopManager", "starts reward workers for each run on an engine"),
         ("RewardLoopManager._init_reward_loop_workers", "is wrapped, so that its workers are these"),
     ),
     "verl.experimental.reward_loop.reward_model": (
@@ -169,6 +188,11 @@ def give_reward_workers_the_replicas() -> None:
     """
     manager = find("verl.experimental.reward_loop.reward_model", "RewardModelManager")
     manager.get_router_address = lambda self: ",".join(self.server_addresses)
+
+
+def reward_loop_manager(config: Any) -> Any:
+    """New reward workers, without a reward model of verl's own (``PPOTrainer._setup``)."""
+    return find(_REWARD_LOOP, "RewardLoopManager")(config=config, rm_resource_pool=None)
 
 
 def set_validation_sampling(manager: Any, config: Any, values: Mapping[str, Any]) -> None:

@@ -1,0 +1,163 @@
+"""One engine for many short runs: Ray, the policy's worker and the rollout server start once.
+
+A run after the first one takes them over. The policy, its optimiser and schedule go back to where they were before the
+first run's first step, by verl's own checkpoint; everything else that a run has (data, reward workers, agent loop,
+logger, trainer) is its own. The rollout server draws on from where its random numbers are: runs on one engine are
+independent of each other, and a seed decides which questions come when, not what is sampled.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import ray
+from omegaconf import DictConfig, OmegaConf
+
+from recipe.sophiavl.plugin import check_registered
+from recipe.sophiavl.task_runner import TrustGRPOTaskRunner
+from recipe.sophiavl.validation import SettingsError
+from recipe.sophiavl.verl_support import internals
+
+# What one run may have otherwise than the next: settings, and groups with all that is in them.
+OF_A_RUN = (
+    "run_dir",
+    "sophiavl",
+    "thinking_reward",
+    "algorithm",
+    "data.seed",
+    "actor_rollout_ref.rollout.seed",
+    "trainer.experiment_name",
+    "trainer.default_local_dir",
+    "trainer.rollout_data_dir",
+    "trainer.validation_data_dir",
+    "trainer.val_before_train",
+    "trainer.val_only",
+    "trainer.test_freq",
+    "global_profiler.save_path",
+)
+
+
+class Engine:
+    """The engine of this process, as the driver holds it; it starts with the first run."""
+
+    def __init__(self) -> None:
+        self._runner: Any = None
+
+    def train(self, config: DictConfig, variables: dict[str, str], preflight_done: bool) -> None:
+        """Train as ``main_sophiavl`` does, on the engine of the runs before.
+
+        Raises:
+            SettingsError: the run needs another engine than the first one did; the message names the settings.
+        """
+        from verl.trainer.main_ppo import run_ppo
+
+        def runner() -> Any:
+            if self._runner is None:
+                self._runner = StudyTaskRunner.remote(variables, preflight_done)
+            else:
+                ray.get(self._runner.prepare.remote(variables, preflight_done))
+            return self._runner
+
+        run_ppo(config, SimpleNamespace(remote=runner))
+
+    def close(self) -> None:
+        """End all its processes."""
+        self._runner = None
+        ray.shutdown()
+
+
+@dataclass
+class _Kept:
+    """What the first run leaves to the others: the trainer's parts by name, its settings, and where its start is."""
+
+    settings: dict[str, Any]
+    parts: dict[str, Any]
+    start: tempfile.TemporaryDirectory[str] = field(
+        default_factory=lambda: tempfile.TemporaryDirectory(prefix="sophiavl-study-")
+    )
+
+
+class ReusedEngineMixin:
+    """Takes over the engine of the run before. Mix in before a Trust-GRPO trainer over ``PPOTrainerSync``."""
+
+    kept: _Kept | None = None
+
+    def _setup(self) -> None:
+        kept, settings = type(self).kept, engine_settings(self.config)  # before verl writes into it
+        if kept is None:
+            super()._setup()
+            parts = {name: getattr(self, name) for name in internals.ENGINE_PARTS}
+            type(self).kept = kept = _Kept(settings, parts)
+            # Without a limit on what is kept, of which this would be the first to be removed.
+            self.actor_rollout_wg.save_checkpoint(kept.start.name, None, 0, max_ckpt_to_keep=None)
+            return
+        _check_same(kept.settings, settings)
+        self._init_tokenizer()
+        self._init_dataloader()
+        self._init_dump_executor()
+        vars(self).update(kept.parts)
+        self.reward_loop_manager = internals.reward_loop_manager(self.config)
+        self.checkpoint_manager.sleep_replicas()
+        self.actor_rollout_wg.load_checkpoint(kept.start.name)
+        self._load_checkpoint()
+
+    def fit(self, agent_loop_manager: Any) -> None:
+        super().fit(agent_loop_manager)
+        # Named actors, which the next run's would meet.
+        for worker in self.reward_loop_manager.reward_loop_workers:
+            ray.kill(worker)
+
+
+@ray.remote
+class StudyTaskRunner(TrustGRPOTaskRunner.__ray_metadata__.modified_class):
+    """Runs one training after the other in one process; see `TrustGRPOTaskRunner`."""
+
+    def prepare(self, variables: Mapping[str, str], preflight_done: bool) -> None:
+        """For the next run: its environment variables, and whether its TRM is checked."""
+        self._variables.update(variables)
+        self._preflight_done = preflight_done
+        os.environ.update(variables)
+
+    def _extend_verl(self, mode: str) -> None:
+        if mode != "sync":
+            raise SettingsError(f"trainer.v1.trainer_mode={mode}: runs share an engine in sync mode only")
+        if self.trainer is not None:  # this process had a run before
+            return
+        super()._extend_verl(mode)
+        check_registered()
+        base = internals.trainer_class(mode)
+        internals.use_trainer(mode, type(f"Study{base.__name__}", (ReusedEngineMixin, base), {}))
+
+
+def engine_settings(config: DictConfig) -> dict[str, Any]:
+    """The settings that all runs on one engine have in common, by dotted key."""
+    whole = OmegaConf.to_container(config, resolve=True)
+    return {key: value for key, value in _leaves(whole) if not _of_a_run(key)}
+
+
+def _of_a_run(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in OF_A_RUN)
+
+
+def _check_same(first: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    keys = sorted(key for key in first.keys() | now.keys() if first.get(key) != now.get(key))
+    if keys:
+        told = "; ".join(f"{key}: {first.get(key)!r} there, {now.get(key)!r} here" for key in keys)
+        raise SettingsError(
+            f"this run can't share the engine of those before it ({told}): start it with a study of its own"
+        )
+
+
+def _leaves(tree: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
+    found = []
+    for name, value in tree.items():
+        if isinstance(value, dict) and value:
+            found += _leaves(value, f"{above}{name}.")
+        else:
+            found.append((f"{above}{name}", value))
+    return found
