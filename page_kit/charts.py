@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -25,6 +26,8 @@ _COLOURS = ("ink", "muted", "line", "bg", "accent", "right", "wrong", "warn", *S
 _DASHES = ("-", "--", ":", "-.")
 _STANDS_FOR = re.compile("#fd([0-9a-f]{2})fb")
 _REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_STYLES = Path(__file__).parent / "templates/page.css"
+_VALUES = re.compile(r":root \{.*?^\}\n@media \(prefers-color-scheme: dark\) \{.*?^\}\n", re.DOTALL | re.MULTILINE)
 _LEAST_SPAN = 0.005  # of an axis, in parts of its values: a quantity that stays what it is looks so
 _DIGITS = 5  # of a value under the pointer
 
@@ -181,6 +184,18 @@ def to_svg(figure: Figure, description: str = "") -> Markup:
         root.attrib.pop(name, None)
     root.attrib |= {"role": "img", "aria-label": shown(description)}
     return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def to_svg_file(figure: Figure, description: str = "") -> str:
+    """The figure as a file of its own, with the page's colours for light and for dark: for Markdown, as an image."""
+    root = ElementTree.fromstring(to_svg(figure, description))
+    _, _, width, height = root.attrib["viewBox"].split()
+    root.attrib |= {"xmlns": "http://www.w3.org/2000/svg", "width": width, "height": height}
+    style = ElementTree.Element("style")
+    style.text = _VALUES.search(_STYLES.read_text(encoding="utf-8"))[0]
+    root.insert(0, ElementTree.Element("rect", width="100%", height="100%", fill="var(--bg)"))
+    root.insert(0, style)
+    return ElementTree.tostring(root, encoding="unicode") + "\n"
 
 
 def _tidy(root: ElementTree.Element) -> None:

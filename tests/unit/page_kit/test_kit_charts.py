@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from xml.etree import ElementTree
 
 from matplotlib.figure import Figure
 
-from page_kit.charts import SERIES, Series, colour, line_chart, styled, to_svg
+from page_kit.charts import SERIES, Series, colour, line_chart, styled, to_svg, to_svg_file
 
 
 def chart(**changes) -> tuple[str, dict]:
@@ -74,3 +75,20 @@ def test_parts_of_a_whole_are_stacked_in_their_colours() -> None:
 def test_one_step_is_a_point() -> None:
     svg, _ = line_chart([Series("", [7], [0.5])], xlabel="step")
     assert "<use" in svg
+
+
+def test_a_chart_as_a_file_brings_its_colours_along() -> None:
+    with styled():
+        figure = Figure(figsize=(4, 2))
+        figure.subplots().plot([0, 1], [0, 1], color=colour("s0"))
+        text = to_svg_file(figure, 'a "title"')
+    root = ElementTree.fromstring(text)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert (float(root.get("width")), float(root.get("height"))) == (288, 144)
+    light, dark = text.split("@media (prefers-color-scheme: dark)")
+    used = set(re.findall(r"var\((--\w+)\)", text))
+    assert {"--s0", "--bg", "--muted"} <= used
+    for name in used:
+        values = [re.search(rf"{name}: (#\w+);", part)[1] for part in (light, dark)]
+        assert values[0] != values[1]
+    assert set(re.findall(r"https?://[^\"]+", text)) == {"http://www.w3.org/2000/svg"}
