@@ -29,10 +29,11 @@ from recipe.sophiavl.evaluate.comparison import RESULTS, Other, compared_with, l
 from recipe.sophiavl.evaluate.evaluation import Scoring, ask, score
 from recipe.sophiavl.evaluate.figures import figures_of
 from recipe.sophiavl.evaluate.page import PAGE, render_page
-from recipe.sophiavl.evaluate.policy import PolicyClient, ServerError, find_model
+from recipe.sophiavl.evaluate.policy import PolicyClient, find_model
 from recipe.sophiavl.evaluate.questions import Question, check_files, read_questions
 from recipe.sophiavl.evaluate.serving import add_serving_arguments, base_url, check_target, is_url, model_name, served
 from recipe.sophiavl.evaluate.thinking import ThinkingScores
+from recipe.sophiavl.server_process import ServerError
 from recipe.sophiavl.trm.arguments import add_client_arguments, client_settings
 from recipe.sophiavl.trm_training.commands import DONE, FAILED, add_settings, at_least, exit_status, read_settings
 from recipe.sophiavl.trm_training.evaluate.outputs import save_json, show

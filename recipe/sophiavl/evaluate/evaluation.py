@@ -16,9 +16,10 @@ from data_preprocess.core.files import replacing
 from recipe.sophiavl.evaluate.answers import Answers
 from recipe.sophiavl.evaluate.asking import AskSettings, answer_seed
 from recipe.sophiavl.evaluate.figures import Floats, Scored, measures_of
-from recipe.sophiavl.evaluate.policy import Answer, PolicyClient, ServerError
+from recipe.sophiavl.evaluate.policy import Answer, PolicyClient
 from recipe.sophiavl.evaluate.questions import Question, Row, messages_json, stream
 from recipe.sophiavl.evaluate.thinking import ThinkingScores
+from recipe.sophiavl.server_process import ServerError
 from recipe.sophiavl.trm_training.asking import ask_each
 from recipe.sophiavl.trust_grpo import TrustGRPOConfig
 from reward_score import OutcomeSettings, score_outcome

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from recipe.sophiavl.evaluate.asking import AskSettings
+from recipe.sophiavl.server_process import ServerError
 from recipe.sophiavl.trm.preflight import printable
 from recipe.sophiavl.trm.server import Server, backoff_s
 from recipe.sophiavl.trm.transport import AttemptError, Reply, list_models, post_chat
@@ -26,10 +27,6 @@ _BACKOFF_S = (0.5, 5.0)
 _TELL_EVERY_S = 60.0
 # Further attempts for a request that fails on a server which answers others.
 _MAX_RETRIES = 3
-
-
-class ServerError(ConnectionError):
-    """The policy's server cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,16 @@ import importlib.util
 import logging
 import os
 import shlex
-import signal
-import socket
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from recipe.sophiavl.evaluate.policy import ServerError
 from recipe.sophiavl.model_checks import check_model
+from recipe.sophiavl.server_process import free_port, running_server
 from recipe.sophiavl.trm.client_settings import BaseUrls
 from recipe.sophiavl.trm.preflight import printable
 from recipe.sophiavl.validation import SettingsError
@@ -30,8 +26,6 @@ from recipe.sophiavl.verl_support.environment import cpu_environment, wants_cpu_
 
 logger = logging.getLogger(__name__)
 
-_STOP_S = 15.0
-_TAIL_CHARS = 2000
 _URL = TypeAdapter(BaseUrls)
 
 
@@ -113,18 +107,12 @@ def served(model: str, log: Path, flags: Sequence[str] = (), start_limit_s: floa
         return
     if importlib.util.find_spec("vllm") is None:
         raise SettingsError(f"MODEL={model}: vllm is not installed here: see README.md, or give a server's URL")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    with log.open("ab") as output, _ended_with_us():
-        command, environment = _command(model, port, flags)
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
-        try:
-            print(f"Serving {printable(model)} with vLLM (log: {log})", file=sys.stderr, flush=True)
-            _wait(f"http://127.0.0.1:{port}/health", process, log, start_limit_s)
-            yield Served(f"http://127.0.0.1:{port}/v1", process, log)
-        finally:
-            _stop(process)
+    port = free_port()
+    command, environment = _command(model, port, flags)
+    print(f"Serving {printable(model)} with vLLM (log: {log})", file=sys.stderr, flush=True)
+    url = f"http://127.0.0.1:{port}"
+    with running_server("vLLM", command, environment, f"{url}/health", log, start_limit_s) as process:
+        yield Served(f"{url}/v1", process, log)
 
 
 def base_url(url: str) -> str:
@@ -148,40 +136,3 @@ def _command(model: str, port: int, flags: Sequence[str]) -> tuple[list[str], di
         environment |= variables
         command += ["--enforce-eager", "--dtype", variables[cpu_resources.DTYPE]]
     return [*command, *flags], environment
-
-
-@contextlib.contextmanager
-def _ended_with_us() -> Iterator[None]:
-    """SIGTERM ends this process as Ctrl-C does, so that no server stays behind."""
-
-    def stop(number: int, _: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _wait(url: str, process: subprocess.Popen[bytes], log: Path, limit_s: float) -> None:
-    limit = time.monotonic() + limit_s
-    while process.poll() is None and time.monotonic() < limit:
-        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
-            if answer.status == 200:
-                return
-        time.sleep(0.25)
-    why = "did not answer in time" if process.poll() is None else f"ended with exit status {process.returncode}"
-    tail = "\n".join(map(printable, log.read_text(errors="replace")[-_TAIL_CHARS:].splitlines()[1:]))
-    raise ServerError(f"vLLM {why}; the end of {log}:\n{tail}")
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server with all its processes, by force where that does not work."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_STOP_S)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(_STOP_S)

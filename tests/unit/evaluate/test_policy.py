@@ -10,7 +10,8 @@ import time
 import pytest
 
 from recipe.sophiavl.evaluate.asking import AskSettings
-from recipe.sophiavl.evaluate.policy import Answer, PolicyClient, ServerError, find_model
+from recipe.sophiavl.evaluate.policy import Answer, PolicyClient, find_model
+from recipe.sophiavl.server_process import ServerError
 from recipe.sophiavl.validation import SettingsError
 from testbed.vllm_server import free_port
 from tests.support.policy_server import PolicyServer, completion, question_of

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from recipe.sophiavl.evaluate import serving
-from recipe.sophiavl.evaluate.policy import ServerError
 from recipe.sophiavl.evaluate.serving import served
+from recipe.sophiavl.server_process import ServerError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 STAND_IN = """
