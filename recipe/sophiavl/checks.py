@@ -134,6 +134,8 @@ def _check_reward(config: DictConfig, settings: ThinkingRewardSettings) -> None:
     name = config.reward.reward_manager.name
     if name != REWARD_MANAGER_NAME:
         raise SettingsError(f"reward.reward_manager.name={name!r}: the recipe needs {REWARD_MANAGER_NAME!r}")
+    if settings.enable and settings.trust.combine != "trust_grpo":
+        _check_advantages(config, settings.trust.combine)
     if settings.needs_verl_hosting:
         _check_hosting(config, settings)
     elif config.reward.reward_model.enable:
@@ -144,6 +146,16 @@ def _check_reward(config: DictConfig, settings: ThinkingRewardSettings) -> None:
         )
     elif settings.enable and config.trainer.nnodes > 1:
         _check_reachable(settings.client_settings().urls, config.trainer.nnodes)
+
+
+def _check_advantages(config: DictConfig, combine: str) -> None:
+    """What makes verl's advantage of our rewards those rewards themselves."""
+    for key, needed in (("adv_estimator", "grpo"), ("norm_adv_by_std_in_grpo", False), ("use_kl_in_reward", False)):
+        if (found := config.algorithm[key]) != needed:
+            raise SettingsError(
+                f"algorithm.{key}={found!r} with thinking_reward.combine={combine!r}, whose rewards are advantages "
+                f"already: verl would change them; set algorithm.{key}={str(needed).lower()}"
+            )
 
 
 def _check_reachable(urls: Sequence[str], nodes: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from recipe.sophiavl.rivals import Advantages
 from recipe.sophiavl.settings import ThinkingRewardSettings
 from recipe.sophiavl.trust_grpo import GroupRewards, annealing_factor
 
@@ -28,21 +29,27 @@ def reward_metrics(
         rewards: what ``weigh_groups`` made of them.
 
     Returns:
-        Plain floats. Gamma and mu count each group once. A mean over nothing is left out, never invented.
+        Plain floats. Gamma and mu count each group once. A mean over nothing is left out, never invented. Where the
+        rewards are advantages, their mean is 0 by construction: ``advantage/*`` stands in the place of ``reward/mean``
+        and ``trust/*``.
     """
     outcome = np.array([component["outcome_reward"] for component in components], dtype=np.float64)
     metrics = {
         "outcome_reward/mean": float(outcome.mean()),
         "outcome_reward/format_ok": float(np.mean([component["format_ok"] for component in components])),
-        "reward/mean": float(rewards.reward.mean()),
     }
+    if rewards.advantages is None:
+        metrics["reward/mean"] = float(rewards.reward.mean())
     types = np.array([slug(component["problem_type"]) for component in components])
     by_type = {name: types == name for name in np.unique(types)}
     if len(by_type) > 1:
         for name, members in by_type.items():
             metrics[f"outcome_reward/{name}/mean"] = float(outcome[members].mean())
     if settings.enable:
-        metrics |= _trust_metrics(groups, rewards)
+        if rewards.advantages is None:
+            metrics |= _trust_metrics(groups, rewards)
+        else:
+            metrics |= _advantage_metrics(groups, rewards.advantages)
         metrics |= _thinking_metrics(components, by_type)
         counts = missing_counts(components, groups, rewards)
         asked, kept = max(1, counts["asked"]), counts["groups"] - counts["dropped"]
@@ -97,6 +104,19 @@ def _trust_metrics(groups: Sequence[str], rewards: GroupRewards) -> dict[str, fl
         if np.isfinite(mu).any():
             metrics[f"trust/{name}"] = float(np.nanmean(mu))
     return metrics
+
+
+def _advantage_metrics(groups: Sequence[str], advantages: Advantages) -> dict[str, float]:
+    """How far the advantages and their parts spread, the thinking part as it is weighted; and in how large a share of
+    the groups it tells the responses apart."""
+    _, group = np.unique(np.asarray(groups), return_inverse=True)
+    telling = np.bincount(group, weights=advantages.thinking != 0) > 0
+    return {
+        "advantage/std": float(advantages.reward.std()),
+        "advantage/outcome_std": float(advantages.outcome.std() / advantages.scale),
+        "advantage/thinking_std": float(advantages.weight * advantages.thinking.std() / advantages.scale),
+        "advantage/thinking_groups_frac": float(telling.mean()),
+    }
 
 
 def _thinking_metrics(components: Sequence[Mapping[str, Any]], by_type: Mapping[str, np.ndarray]) -> dict[str, float]:

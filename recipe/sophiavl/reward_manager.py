@@ -153,7 +153,7 @@ class ThinkingRewardManager(RewardManagerBase):
         total_steps: int,
         settings: ThinkingRewardSettings,
     ) -> GroupRewards:
-        """Eq. 3 to 5 for whole groups.
+        """Eq. 3 to 5 for whole groups, or what ``combine`` puts in their place.
 
         Args:
             components: ``reward_extra_info`` of each response, as ``run_single`` made it; length B.
@@ -163,7 +163,7 @@ class ThinkingRewardManager(RewardManagerBase):
             settings: with ``enable`` False the thinking term is dropped for every response.
 
         Returns:
-            Arrays of length B; ``reward`` is Eq. 5.
+            Arrays of length B; ``reward`` is Eq. 5, or the advantage.
 
         Raises:
             MissingThinkingRewardError: a score is missing and ``on_missing`` is ``raise``.

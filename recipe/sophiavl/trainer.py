@@ -124,7 +124,7 @@ class TrustGRPOMixin:
         return super()._compute_advantage(batch, metrics)
 
     def _weigh_groups(self, batch: KVBatchMeta, metrics: dict) -> None:
-        """Write Eq. 5 into ``rm_scores`` and keep its parts for the metrics and the dump."""
+        """Write Eq. 5, or advantages, into ``rm_scores`` and keep the parts for the metrics and the dump."""
         sessions = final_outputs(batch)
         finals = list(sessions)
         fields = ["extra_fields", "data_source", "extra_info"]
@@ -281,13 +281,14 @@ def _dump_row(component: Mapping[str, Any], rewards: GroupRewards, i: int) -> di
     def number(value: np.floating) -> float | None:
         return float(value) if np.isfinite(value) else None
 
-    return {
+    row = {
         **component,
         "gamma": number(rewards.gamma[i]),
         "mu_correct": number(rewards.mu_correct[i]),
         "mu_wrong": number(rewards.mu_wrong[i]),
         "thinking_used": bool(rewards.used[i]),
     }
+    return row if rewards.advantages is None else row | rewards.advantages.parts(i)
 
 
 @contextmanager

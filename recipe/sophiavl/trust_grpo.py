@@ -8,7 +8,7 @@ For one question with a group of responses, outcome rewards ``Ro`` and thinking 
 
 The means run over all responses of a side that were scored: a response without the required format has Rt = 0 by rule
 and stays outside them. A side without any score leaves gamma at 1. A missing score is NaN.
-The group-relative advantage (Eq. 6) is the engine's own.
+The group-relative advantage (Eq. 6) is the engine's own. `rivals` combines the same rewards in two other ways.
 
 A batch holds groups of any sizes in any order: every function takes flat arrays of length B, and ``groups`` says which
 responses belong together. Nothing here loops over groups.
@@ -25,8 +25,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from recipe.sophiavl.rivals import Advantages, gdpo, process_aware
 from recipe.sophiavl.validation import settings_group
 
+Combine = Literal["trust_grpo", "gdpo", "process_aware"]
 Schedule = Literal["exponential", "linear", "cosine", "constant"]
 Threshold = Annotated[float, Field(gt=0, le=1)]
 
@@ -43,7 +45,9 @@ class TrustGRPOConfig:
     """Settings of the thinking term (``thinking_reward`` in the run's configuration).
 
     Attributes:
-        alpha: weight of the thinking reward in Eq. 5, >= 0.
+        combine: how outcome and thinking reward become one: ``trust_grpo`` (Eq. 5), or as advantages by ``gdpo`` or
+            ``process_aware`` (`rivals`), for which ``trust`` does not hold.
+        alpha: weight of the thinking reward in Eq. 5, or of its advantage, >= 0.
         schedule: how the term fades with the step; see :func:`annealing_factor`.
         total_steps: T of the schedule, > 0; None takes the run's number of training steps.
         trust: weigh groups by gamma; False is the paper's ablation, gamma = 1.
@@ -52,13 +56,15 @@ class TrustGRPOConfig:
         uniform_groups: groups with an empty side: ``keep`` (gamma = 1) or ``outcome_only`` (no thinking term).
         on_missing: a missing score: ``drop_group`` (its whole group gets the outcome reward only), ``drop_response``
             (only this response does; the means run over the others) or ``raise``.
-        unformatted_in_means: whether responses without the required format count as thinking 0 in the means.
+        unformatted_in_means: whether responses without the required format count as thinking 0 in the means (with
+            gdpo: whether the thinking reward is normalised over them too).
         min_outcome: a response with an outcome reward below this counts as thinking 0, in [0, 1]; None: no such rule.
 
     Raises:
         SettingsError: a value of the wrong type or out of range; the message names the setting.
     """
 
+    combine: Combine = "trust_grpo"
     alpha: Annotated[float, Field(ge=0)] = 0.3
     schedule: Schedule = "exponential"
     total_steps: Annotated[float, Field(gt=0)] | None = None
@@ -73,14 +79,16 @@ class TrustGRPOConfig:
 
 @dataclass(frozen=True)
 class GroupRewards:
-    """Eq. 5 for a batch. Arrays of length B, in the order of the input.
+    """Eq. 5 for a batch, or advantages in its place. Arrays of length B, in the order of the input.
 
     Attributes:
-        reward: float64, R_i; equals the outcome reward where ``used`` is False.
-        gamma: float64 in (0, 1], the group's trust weight over the scores present; 1 with ``trust`` off.
+        reward: float64, R_i; equals the outcome reward (with ``advantages``, its share) where ``used`` is False.
+        gamma: float64 in (0, 1], the group's trust weight over the scores present; 1 with ``trust`` off; NaN, as both
+            means, with ``advantages``.
         mu_correct: float64, the group's mean thinking reward of the correct side; NaN where it has no score.
         mu_wrong: float64, the same of the wrong side.
         used: bool, whether the thinking term was applied to this response.
+        advantages: of what ``reward`` consists where ``combine`` is not trust_grpo; None: it is Eq. 5.
     """
 
     reward: npt.NDArray[np.float64]
@@ -88,6 +96,7 @@ class GroupRewards:
     mu_correct: npt.NDArray[np.float64]
     mu_wrong: npt.NDArray[np.float64]
     used: npt.NDArray[np.bool_]
+    advantages: Advantages | None = None
 
 
 def annealing_factor(step: float, total_steps: float, schedule: Schedule = "exponential") -> float:
@@ -158,7 +167,7 @@ def combine_rewards(
     formatted: npt.ArrayLike | None = None,
     problem_types: Sequence[str] | None = None,
 ) -> GroupRewards:
-    """Reward of each response (Eq. 1 to 5).
+    """Reward of each response (Eq. 1 to 5), or its advantage where ``config.combine`` says so.
 
     Args:
         outcome: outcome rewards in [0, 1], shape (B,).
@@ -192,14 +201,18 @@ def combine_rewards(
     if formatted is not None and not config.unformatted_in_means:
         in_means = np.where(np.asarray(formatted, dtype=bool), thinking, np.nan)
     correct = outcome >= _thresholds(config, problem_types, outcome.size)
+    used = _used(missing, correct, group, config)
+    if config.combine != "trust_grpo":
+        parts = (outcome, thinking, group)
+        scored = used & ~np.isnan(in_means)
+        if config.combine == "gdpo":
+            advantages = gdpo(*parts, scored=scored, weight=weight)
+        else:
+            advantages = process_aware(*parts, scored=scored, correct=correct, weight=weight)
+        none = np.full(outcome.size, np.nan)
+        return GroupRewards(advantages.reward, none, none, none, used, advantages)
     mu_correct, mu_wrong = _side_means(correct, in_means, group)
     gamma = _gamma(mu_correct, mu_wrong) if config.trust else np.ones_like(mu_correct)
-
-    used = ~missing
-    if config.on_missing == "drop_group":
-        used &= ~_any_in_group(missing, group)
-    if config.uniform_groups == "outcome_only":
-        used &= _any_in_group(correct, group) & _any_in_group(~correct, group)
     # The missing scores are NaN, and NaN * 0 is NaN: replace, don't multiply.
     term = np.where(used, weight * gamma[group] * thinking, 0.0)
     return GroupRewards(
@@ -254,6 +267,18 @@ def _gamma(mu_correct: npt.NDArray[np.float64], mu_wrong: npt.NDArray[np.float64
     """Eq. 3. A NaN difference (a side without a score) compares False, and gives 1."""
     difference = mu_correct - mu_wrong
     return np.exp(np.where(difference < -_ROUNDING, difference, 0.0))
+
+
+def _used(
+    missing: npt.NDArray[np.bool_], correct: npt.NDArray[np.bool_], group: npt.NDArray[np.intp], config: TrustGRPOConfig
+) -> npt.NDArray[np.bool_]:
+    """Which responses keep their thinking term: no missing score and no rule of the settings takes it."""
+    used = ~missing
+    if config.on_missing == "drop_group":
+        used &= ~_any_in_group(missing, group)
+    if config.uniform_groups == "outcome_only":
+        used &= _any_in_group(correct, group) & _any_in_group(~correct, group)
+    return used
 
 
 def _any_in_group(flag: npt.NDArray[np.bool_], group: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:

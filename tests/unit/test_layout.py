@@ -21,7 +21,8 @@ ALLOWED = {
     "page_kit": set(),
     "data_preprocess": {"page_kit", "reward_score"},
     f"{RECIPE}.validation": set(),
-    f"{RECIPE}.trust_grpo": {f"{RECIPE}.validation"},
+    f"{RECIPE}.rivals": set(),
+    f"{RECIPE}.trust_grpo": {f"{RECIPE}.rivals", f"{RECIPE}.validation"},
     f"{RECIPE}.trm": {f"{RECIPE}.validation"},
     f"{RECIPE}.verl_support": set(),
     f"{RECIPE}.trm_training": {
@@ -38,6 +39,7 @@ ALLOWED = {
     f"{RECIPE}.data_files": {f"{RECIPE}.validation"},
     f"{RECIPE}.hydra_errors": {f"{RECIPE}.validation"},
     "recipe": {
+        f"{RECIPE}.rivals",
         f"{RECIPE}.trm",
         f"{RECIPE}.trust_grpo",
         f"{RECIPE}.validation",

@@ -18,6 +18,7 @@ from recipe.sophiavl.report.run_data import Setting
 from recipe.sophiavl.report.texts import readable
 from recipe.sophiavl.run_folder import CONFIG, RECORD
 
+_RIVALS = {"gdpo": "GDPO", "process_aware": "process-aware advantages"}
 _SEEDS = ("data.seed", "actor_rollout_ref.rollout.seed")
 
 
@@ -129,6 +130,8 @@ def method(config: RunConfig) -> str | None:
     alpha, schedule = config.get("thinking_reward.alpha"), config.get("thinking_reward.schedule")
     horizon = config.get("thinking_reward.total_steps") or config.get("trainer.total_training_steps")
     fades = "not annealed" if schedule == "constant" else f"{schedule} annealing over {horizon} steps"
+    if name := _RIVALS.get(str(config.get("thinking_reward.combine"))):
+        return f"{name} of outcome and thinking reward, alpha {alpha}, {fades}"
     name = f"Trust-{base}" if config.get("thinking_reward.trust") else f"{base} with a thinking reward, without trust"
     return f"{name}, alpha {alpha}, {fades}"
 
