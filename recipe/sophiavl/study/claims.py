@@ -1,0 +1,146 @@
+"""The paper's claims that a study can test, and by rule what its comparisons say of each, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from page_kit.text import with_interval
+from recipe.sophiavl.study.comparisons import (
+    DEFAULT,
+    NEITHER,
+    NO_TRUST,
+    OUTCOME_ONLY,
+    PLANNED,
+    Comparison,
+    Measure,
+)
+
+SUPPORTED, AGAINST, UNDECIDED = "supported", "against", "undecided"
+_WORDS = {1: SUPPORTED, -1: AGAINST, 0: UNDECIDED}
+_ACCURACY = ("greedy", "sampled", "area")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim that holds where a difference is above 0.
+
+    Attributes:
+        label: of the contrasts that test it, in each reward model; empty: all of the kind.
+        measures: the first decides, the others are told beside it.
+    """
+
+    key: str
+    text: str
+    kind: str
+    label: str
+    measures: Sequence[str]
+
+
+CLAIMS = (
+    Claim(
+        "1",
+        "A thinking reward raises accuracy over outcome rewards alone",
+        "planned",
+        f"{DEFAULT} − {OUTCOME_ONLY}",
+        _ACCURACY,
+    ),
+    Claim("2a", "Trust weights raise accuracy", "planned", f"{DEFAULT} − {NO_TRUST}", _ACCURACY),
+    Claim(
+        "2b",
+        "Trust weights raise accuracy more with a bad reward model than with the oracle",
+        "interaction",
+        "",
+        _ACCURACY,
+    ),
+    Claim(
+        "3a",
+        "Annealing raises accuracy where there are no trust weights",
+        "planned",
+        f"{NO_TRUST} − {NEITHER}",
+        _ACCURACY,
+    ),
+    Claim("3b", "Trust weights and annealing together raise accuracy", "planned", f"{DEFAULT} − {NEITHER}", _ACCURACY),
+    Claim(
+        "4", "A thinking reward improves the thinking itself", "planned", f"{DEFAULT} − {OUTCOME_ONLY}", ("thinking",)
+    ),
+    Claim("5", "The trust weight is lower with a bad reward model than with the oracle", "detection", "", ("gamma",)),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a study says of a claim.
+
+    Attributes:
+        comparisons: those of the claim's first measure.
+        sentence: Markdown.
+    """
+
+    claim: Claim
+    comparisons: Sequence[Comparison]
+    sentence: str
+
+
+def verdict(comparison: Comparison) -> str:
+    """Of a claim that the difference is above 0: supported or against where the corrected interval excludes 0."""
+    return _WORDS[comparison.test.sign]
+
+
+def answers(comparisons: Sequence[Comparison], measured: Sequence[Measure]) -> list[Answer]:
+    """Each claim with its sentence."""
+    named = {measure.name: measure for measure in measured}
+    return [_answer(claim, comparisons, named) for claim in CLAIMS]
+
+
+def _answer(claim: Claim, comparisons: Sequence[Comparison], measured: Mapping[str, Measure]) -> Answer:
+    def of(name: str) -> list[Comparison]:
+        return [one for one in comparisons if one.measure == name and _tests(claim, one)]
+
+    first, *others = claim.measures
+    own = of(first)
+    main = [one for one in own if one.contrast.main]
+    more = [one for one in own if not one.contrast.main]
+    parts = [f"{_listed(main, measured[first])}." if main else "not tested with the main reward models yet."]
+    if more:
+        parts.append(f"First look at other reward models: {_listed(more, measured[first])}.")
+    for name in others:
+        if found := of(name):
+            parts.append(f"By {measured[name].title}: {_short(found)}.")
+    return Answer(claim, own, f"**{claim.text}** ({measured[first].title}): {' '.join(parts)}")
+
+
+def _tests(claim: Claim, comparison: Comparison) -> bool:
+    contrast = comparison.contrast
+    return contrast.kind == claim.kind and claim.label in ("", contrast.label)
+
+
+def _by_verdict(comparisons: Sequence[Comparison]) -> list[tuple[str, list[Comparison]]]:
+    groups = [(word, [one for one in comparisons if verdict(one) == word]) for word in _WORDS.values()]
+    return [(word, members) for word, members in groups if members]
+
+
+def _listed(comparisons: Sequence[Comparison], measure: Measure) -> str:
+    """Verdicts with the intervals behind them."""
+    return "; ".join(
+        f"{word} with {', '.join(_in_full(one, measure) for one in members)}"
+        for word, members in _by_verdict(comparisons)
+    )
+
+
+def _short(comparisons: Sequence[Comparison]) -> str:
+    return "; ".join(
+        f"{word} with {', '.join(one.contrast.reward_model for one in members)}"
+        for word, members in _by_verdict(comparisons)
+    )
+
+
+def _in_full(comparison: Comparison, measure: Measure) -> str:
+    test = comparison.test
+    seeds = f"{test.estimate.n} seed{'s' * (test.estimate.n > 1)}"
+    told = [with_interval(test.estimate.mean, test.low, test.high, measure.digits, "+"), seeds]
+    if test.reason and test.estimate.n > 1:
+        told.append(test.reason)
+    if test.sign == 0 and test.detectable is not None:
+        told.append(f"{test.detectable:.{measure.digits}f} could have been seen")
+    return f"{comparison.contrast.reward_model} ({', '.join(told)})"

@@ -1,0 +1,256 @@
+"""What is measured of a cell, which cells are compared with which, and how comparisons are corrected together.
+
+The comparisons are fixed here, before any result: those that the paper's claims need (planned), those that ask whether
+trust is worth more with a bad reward model (interaction), whether the trust weight tells a bad reward model from a
+good one (detection), and every other variant against the default (other). A family that is corrected together is one
+measure, one of these kinds, and either the main reward models or the others, of which there is a first look only.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from recipe.sophiavl.study.grid import NO_REWARD_MODEL
+from recipe.sophiavl.study.results import Cell
+from recipe.sophiavl.study.statistics import Test, area, steps_to, tested
+
+DEFAULT, OUTCOME_ONLY = "default", "outcome_only"
+NO_TRUST, NEITHER = "no_trust", "no_trust_no_annealing"
+ORACLE = "oracle"
+MAIN_VARIANTS = (DEFAULT, NO_TRUST, NEITHER, OUTCOME_ONLY)
+MAIN_MODELS = (ORACLE, "noisy", "hackable")
+PLANNED = ((DEFAULT, OUTCOME_ONLY), (DEFAULT, NO_TRUST), (NO_TRUST, NEITHER), (DEFAULT, NEITHER))
+_VARIANTS = (*MAIN_VARIANTS, "published_code", "uniform_outcome_only", "trust_estimator", "gdpo", "process_aware")
+_MODELS = (*MAIN_MODELS, "length", "confident", "contrarian", "tiny_trm", NO_REWARD_MODEL)
+_LAST_STEPS = 3
+
+Pair = tuple[str, str]
+"""A variant and a reward model."""
+Values = Mapping[Pair, Mapping[str, Mapping[int, float]]]
+"""By pair, measure and seed."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of a cell.
+
+    Attributes:
+        of: its value; None where the cell has none.
+        digits: decimals that people need.
+        better: +1 where more is better, -1 where less is, 0 where neither.
+    """
+
+    name: str
+    title: str
+    note: str
+    of: Callable[[Cell], float | None]
+    digits: int = 3
+    better: int = 0
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Cells that are added and subtracted, seed by seed.
+
+    Attributes:
+        kind: planned, interaction, detection or other.
+        terms: each with its sign.
+        reward_model: the one that it is listed under.
+        measures: the only ones that it is for; empty: all.
+    """
+
+    kind: str
+    label: str
+    reward_model: str
+    terms: Sequence[tuple[int, Pair]]
+    measures: Sequence[str] = ()
+
+    @property
+    def main(self) -> bool:
+        """Whether it is under the main reward models."""
+        return self.reward_model in MAIN_MODELS
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A contrast in one measure: its differences by seed, and what they say.
+
+    Attributes:
+        family: what it was corrected together with.
+    """
+
+    contrast: Contrast
+    measure: str
+    by_seed: Mapping[int, float]
+    family: str
+    test: Test
+
+
+def measures(accuracy: float) -> tuple[Measure, ...]:
+    """What is measured of a cell.
+
+    Args:
+        accuracy: that `steps_to` counts to.
+    """
+    return (
+        Measure(
+            "greedy",
+            "accuracy, greedy",
+            "mean outcome reward over the validation questions after the last step, one greedy answer each",
+            lambda cell: cell.final["greedy"].outcome,
+            better=1,
+        ),
+        Measure(
+            "sampled",
+            "accuracy, sampled",
+            "the same, one sampled answer each",
+            lambda cell: cell.final["sampled"].outcome,
+            better=1,
+        ),
+        Measure(
+            "area",
+            "area under the accuracy curve",
+            "mean height of the training batches' mean outcome reward over the steps (trapezoid rule)",
+            lambda cell: area([step.outcome for step in cell.steps]),
+            better=1,
+        ),
+        Measure(
+            "steps_to",
+            f"steps to {accuracy:g}",
+            f"first step at which the training batches' mean outcome reward, averaged over it and the two before, is "
+            f"at least {accuracy:g}; a seed that never gets there counts as one step more than there were, so that a "
+            f"mean with ≥ is a lower bound",
+            lambda cell: float(steps_to([step.outcome for step in cell.steps], accuracy)[0]),
+            digits=1,
+            better=-1,
+        ),
+        Measure(
+            "thinking",
+            "thinking by the oracle",
+            "mean score of the rule that knows the image, over the sampled answers after the last step, whatever "
+            "reward model trained the cell",
+            lambda cell: cell.final["sampled"].oracle,
+            better=1,
+        ),
+        Measure("gamma", "gamma", "trust weight, mean over the training steps", lambda cell: _mean(cell, "gamma", 0)),
+        Measure(
+            "hacked",
+            "hacked share",
+            "share of the responses whose reward model's score is above the oracle's by 0.5 or more, mean over the "
+            "last three training steps",
+            lambda cell: _mean(cell, "hacked", -_LAST_STEPS),
+            better=-1,
+        ),
+        Measure(
+            "length",
+            "length",
+            "words of the sampled answers after the last step",
+            lambda cell: cell.final["sampled"].length,
+            digits=1,
+        ),
+    )
+
+
+def _mean(cell: Cell, field: str, first: int) -> float | None:
+    values = [value for step in cell.steps[first:] if (value := getattr(step, field)) is not None]
+    return float(np.mean(values)) if values else None
+
+
+def in_order(pairs: Iterable[Pair]) -> list[Pair]:
+    """Pairs as tables list them: by reward model, the main ones first, then by variant."""
+    return sorted(set(pairs), key=lambda pair: (_place(pair[1], _MODELS), _place(pair[0], _VARIANTS)))
+
+
+def _place(name: str, known: Sequence[str]) -> tuple[int, str]:
+    return (known.index(name) if name in known else len(known), name)
+
+
+def values_of(cells: Iterable[Cell], measured: Sequence[Measure]) -> Values:
+    """Every measure of every cell that has it."""
+    found: dict[Pair, dict[str, dict[int, float]]] = defaultdict(lambda: {one.name: {} for one in measured})
+    for cell in cells:
+        for measure in measured:
+            if (value := measure.of(cell)) is not None:
+                found[cell.key[:2]][measure.name][cell.key.seed] = value
+    return {pair: found[pair] for pair in in_order(found)}
+
+
+def contrasts(pairs: Sequence[Pair]) -> list[Contrast]:
+    """The comparisons that are made where there are cells of these pairs, whether or not both sides have some."""
+    models = [model for model in dict.fromkeys(model for _, model in pairs) if model != NO_REWARD_MODEL]
+    variants = dict.fromkeys(variant for variant, _ in in_order(pairs))
+    found = [_between(one, other, model, "planned") for one, other in PLANNED for model in models]
+    bad = [model for model in models if model != ORACLE]
+    for model in bad:
+        terms = ((1, (DEFAULT, model)), (-1, (NO_TRUST, model)), (-1, (DEFAULT, ORACLE)), (1, (NO_TRUST, ORACLE)))
+        label = f"({DEFAULT} − {NO_TRUST}), {model} less {ORACLE}"
+        found.append(Contrast("interaction", label, model, terms))
+    for model in bad:
+        terms = ((1, (DEFAULT, ORACLE)), (-1, (DEFAULT, model)))
+        found.append(Contrast("detection", f"{DEFAULT}: {ORACLE} − {model}", model, terms, ("gamma",)))
+    others = [variant for variant in variants if variant not in MAIN_VARIANTS]
+    found += [
+        _between(variant, DEFAULT, model, "other")
+        for variant in others
+        for model in models
+        if (variant, model) in pairs
+    ]
+    return found
+
+
+def _between(one: str, other: str, model: str, kind: str) -> Contrast:
+    of = NO_REWARD_MODEL if other == OUTCOME_ONLY else model
+    return Contrast(kind, f"{one} − {other}", model, ((1, (one, model)), (-1, (other, of))))
+
+
+def compare(values: Values, measured: Sequence[Measure]) -> tuple[list[Comparison], list[Contrast]]:
+    """Every comparison that has a seed on both sides, and the contrasts that have none.
+
+    A comparison without a test, for example with one seed, is in the list with its reason.
+    """
+    found: list[Comparison] = []
+    empty = []
+    planned = contrasts(list(values))
+    for measure in measured:
+        families: dict[str, list[tuple[Contrast, dict[int, float]]]] = defaultdict(list)
+        for contrast in planned:
+            if contrast.measures and measure.name not in contrast.measures:
+                continue
+            by_seed = _differences(contrast, values, measure.name)
+            if by_seed:
+                family = f"{contrast.kind}, {'main' if contrast.main else 'other'} reward models"
+                families[family].append((contrast, by_seed))
+            elif measure is measured[0]:
+                empty.append(contrast)
+        for family, members in families.items():
+            tests = tested([list(by_seed.values()) for _, by_seed in members])
+            for (contrast, by_seed), test in zip(members, tests, strict=True):
+                found.append(Comparison(contrast, measure.name, by_seed, family, test))
+    return found, empty
+
+
+def _differences(contrast: Contrast, values: Values, measure: str) -> dict[int, float]:
+    sides = [values.get(pair, {}).get(measure, {}) for _, pair in contrast.terms]
+    seeds = sorted(set.intersection(*(set(side) for side in sides)))
+    signs = [sign for sign, _ in contrast.terms]
+    return {seed: float(sum(sign * side[seed] for sign, side in zip(signs, sides, strict=True))) for seed in seeds}
+
+
+def missing_of(values: Values, empty: Sequence[Contrast]) -> list[str]:
+    """Sentences about what a reader would expect of the main cells and is not there, and comparisons without a seed."""
+    told = []
+    wanted = [(variant, model) for variant in MAIN_VARIANTS[:-1] for model in MAIN_MODELS]
+    wanted.append((OUTCOME_ONLY, NO_REWARD_MODEL))
+    seeds = {pair: set(values[pair]["greedy"]) if pair in values else set() for pair in wanted}
+    most = set.union(*seeds.values())
+    for (variant, model), own in seeds.items():
+        if not own:
+            told.append(f"No cell of {variant} with {model}.")
+        elif lacking := sorted(most - own):
+            told.append(f"{variant} with {model} lacks the seeds {', '.join(map(str, lacking))}.")
+    told += [f"No seed for {one.label} with {one.reward_model}." for one in empty if one.kind == "planned"]
+    return told

@@ -1,0 +1,28 @@
+"""What the raw results of a study say, as plain data: all that its tables and figures show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from recipe.sophiavl.study.claims import Answer
+from recipe.sophiavl.study.comparisons import Comparison, Measure, Values
+from recipe.sophiavl.study.results import Results
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All findings.
+
+    Attributes:
+        missing: sentences about cells and comparisons that are not there; Markdown.
+        accuracy: that `steps_to` counts to.
+    """
+
+    results: Results
+    measures: Sequence[Measure]
+    values: Values
+    comparisons: Sequence[Comparison]
+    answers: Sequence[Answer]
+    missing: Sequence[str]
+    accuracy: float

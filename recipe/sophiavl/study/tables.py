@@ -1,0 +1,291 @@
+"""What a study says as JSON, all of it, and as Markdown for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from page_kit.text import number, with_interval
+from recipe.sophiavl.study.claims import verdict
+from recipe.sophiavl.study.comparisons import Comparison, Measure, Pair, in_order
+from recipe.sophiavl.study.findings import Findings
+from recipe.sophiavl.study.results import Cell, ValidationLine, code
+from recipe.sophiavl.study.statistics import LEVEL, POWER, Estimate, estimate
+
+FORMAT = "sophiavl-study/1"
+_DIGITS = 6  # as many as the raw results have
+_OPEN = ("greedy", "thinking")  # measures whose differences are not folded away
+_SIGNS = {1: "higher", -1: "lower", 0: "undecided"}
+_HOW = f"""\
+The seed is the unit: cells of one seed see the same questions in the same order, so differences are paired by seed.
+Intervals and p values are Student's t over seeds ({LEVEL:.0%}). The corrected interval and Holm's p are for all comparisons of one
+measure in one family: the planned ones, the interactions, the detections, or the other variants, each either under the
+main reward models or under the others; *k* is their number (Bonferroni for the interval). A verdict follows from the
+corrected interval alone: it excludes 0, or the question is undecided. *Could be seen*: the smallest true difference that
+an interval of this level would tell from 0 in {POWER:.0%} of such studies, with these seeds' spread. The bootstrap (BCa, {LEVEL:.0%},
+uncorrected) is given for comparison: with six seeds its {LEVEL:.0%} intervals hold the truth in 87 % of simulated studies, the
+t intervals in 95 %."""
+
+
+def as_json(found: Findings) -> dict[str, Any]:
+    """Everything, as JSON values without NaN."""
+    cells = _by_pair(found.results.cells)
+    return _rounded(
+        {
+            "format": FORMAT,
+            "settings": {"level": LEVEL, "power": POWER, "steps_to_accuracy": found.accuracy},
+            "measures": {
+                one.name: {"title": one.title, "note": one.note, "better": one.better} for one in found.measures
+            },
+            "runs": _runs(found.results.cells),
+            "told": list(found.results.told),
+            "missing": list(found.missing),
+            "start": {mode: _validated([line]) for mode, line in found.results.start.items()},
+            "cells": [
+                {
+                    "variant": pair[0],
+                    "reward_model": pair[1],
+                    "seeds": [cell.key.seed for cell in cells[pair]],
+                    "final": {
+                        mode: _validated([cell.final[mode] for cell in cells[pair]]) for mode in ("greedy", "sampled")
+                    },
+                    "measures": {name: _measured(by_seed) for name, by_seed in measured.items()},
+                    "not_reached": _not_reached(found, pair),
+                }
+                for pair, measured in found.values.items()
+            ],
+            "differences": [_difference(one) for one in found.comparisons],
+            "claims": [
+                {
+                    "key": answer.claim.key,
+                    "claim": answer.claim.text,
+                    "measure": answer.claim.measures[0],
+                    "verdicts": {one.contrast.reward_model: verdict(one) for one in answer.comparisons},
+                    "sentence": answer.sentence,
+                }
+                for answer in found.answers
+            ],
+        }
+    )
+
+
+def as_markdown(found: Findings, figures: Mapping[str, str]) -> str:
+    """The page of results.
+
+    Args:
+        figures: their files' names, each with its description.
+    """
+    parts = ["# What the study says", _ran(found)]
+    if told := [*found.results.told, *found.missing]:
+        parts += ["Left out, or not there yet:", "\n".join(f"- {one}" for one in told)]
+    parts += [
+        "## The paper's claims",
+        "\n".join(f"{n}. {one.sentence}" for n, one in enumerate(found.answers, 1)),
+        _HOW,
+    ]
+    parts += ["## Accuracy by answer type", _by_type(found)]
+    parts += ["## Cells", _cells(found), _notes(found.measures)]
+    parts += [f"## {text.partition(':')[0]}\n\n![{text}]({name})\n\n{text}" for name, text in figures.items()]
+    parts += ["## Differences", *_differences(found)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 2) -> str:
+    """A table of GitHub's Markdown.
+
+    Args:
+        texts: columns from the left that hold texts; the others are aligned as numbers.
+    """
+    rule = ["---"] * texts + ["--:"] * (len(columns) - texts)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, rule, *rows))
+
+
+def _by_pair(cells: Iterable[Cell]) -> dict[Pair, list[Cell]]:
+    found: dict[Pair, list[Cell]] = {}
+    for cell in sorted(cells, key=lambda cell: cell.key):
+        found.setdefault(cell.key[:2], []).append(cell)
+    return {pair: found[pair] for pair in in_order(found)}
+
+
+def _runs(cells: Sequence[Cell]) -> dict[str, Any]:
+    """How the cells were run, and the worst that the checks found."""
+    if not cells:
+        return {"cells": 0}
+    checks = [cell.info.checks for cell in cells if cell.info.checks is not None]
+    errors = [one.largest_reward_error for one in checks if one.largest_reward_error is not None]
+    correlations = [one.lowest_rollout_correlation for one in checks if one.lowest_rollout_correlation is not None]
+    first = [auc for cell in cells if (auc := cell.steps[0].auc_oracle) is not None]
+    return {
+        "cells": len(cells),
+        "unchecked": [str(cell.key) for cell in cells if cell.info.checks is None],
+        "seeds": sorted({cell.key.seed for cell in cells}),
+        "steps": cells[0].info.steps,
+        "questions": cells[0].final["greedy"].questions,
+        "commits": sorted({cell.info.commit for cell in cells}),
+        "hours": sum(cell.info.seconds for cell in cells) / 3600,
+        "responses": sum(one.responses for one in checks),
+        "largest_reward_error": max(errors, default=None),
+        "lowest_rollout_correlation": min(correlations, default=None),
+        "oracle_auc_at_step_1": {"mean": float(np.mean(first)), "lowest": min(first)} if first else None,
+    }
+
+
+def _ran(found: Findings) -> str:
+    runs = _runs(found.results.cells)
+    if not runs["cells"]:
+        return ""
+    listed = ", ".join(map(code, runs["commits"]))
+    text = (
+        f"{runs['cells']} cells of {runs['steps']} training steps, seeds {', '.join(map(str, runs['seeds']))}, "
+        f"{runs['hours']:.1f} hours of runs, commit{'s' * (len(runs['commits']) > 1)} {listed}; validation on "
+        f"{runs['questions']} questions."
+    )
+    if runs["largest_reward_error"] is not None:
+        text += (
+            f" Rewards of {runs['responses']:,} responses recomputed: largest error {runs['largest_reward_error']:.1e}."
+        )
+    if runs["lowest_rollout_correlation"] is not None:
+        text += f" Rollout against actor: lowest correlation of token probabilities {runs['lowest_rollout_correlation']:.5f}."
+    if runs["unchecked"]:
+        text += f" Without checks: {', '.join(map(code, runs['unchecked']))}."
+    if auc := runs["oracle_auc_at_step_1"]:
+        text += f" AUC of the oracle's thinking score for right answers at step 1: {auc['mean']:.2f} (lowest {auc['lowest']:.2f})"
+        start = found.results.start.get("sampled")
+        of = _auc(start) if start else None
+        text += f", in the untrained policy's sampled validation {of:.2f}." if of is not None else "."
+    return text
+
+
+def _auc(line: ValidationLine) -> float | None:
+    if line.right is None or line.oracle_scores is None or len(set(line.right)) < 2:
+        return None
+    return float(roc_auc_score([int(one) for one in line.right], [int(one, 16) for one in line.oracle_scores]))
+
+
+def _validated(lines: Sequence[ValidationLine]) -> dict[str, Any]:
+    """Means over the validations of a cell's seeds."""
+    thinking = [line.oracle for line in lines if line.oracle is not None]
+    return {
+        "accuracy": float(np.mean([line.outcome for line in lines])),
+        "thinking": float(np.mean(thinking)) if thinking else None,
+        "by_type": {kind: float(np.mean([line.by_type[kind] for line in lines])) for kind in lines[0].by_type},
+    }
+
+
+def _measured(by_seed: Mapping[int, float]) -> dict[str, Any] | None:
+    if not by_seed:
+        return None
+    return {
+        **asdict(estimate(list(by_seed.values()))),
+        "by_seed": {str(seed): value for seed, value in by_seed.items()},
+    }
+
+
+def _not_reached(found: Findings, pair: Pair) -> list[int]:
+    """The seeds that never reached the accuracy of `steps_to`."""
+    return [seed for seed, value in found.values[pair]["steps_to"].items() if value > found.results.cells[0].info.steps]
+
+
+def _difference(one: Comparison) -> dict[str, Any]:
+    test = asdict(one.test)
+    return {
+        "measure": one.measure,
+        "kind": one.contrast.kind,
+        "label": one.contrast.label,
+        "reward_model": one.contrast.reward_model,
+        "terms": [[sign, *pair] for sign, pair in one.contrast.terms],
+        "family": one.family,
+        "by_seed": {str(seed): value for seed, value in one.by_seed.items()},
+        **test.pop("estimate"),
+        "corrected": {name: test[name] for name in ("comparisons", "low", "high", "adjusted_p", "detectable")},
+        "p": test["p"],
+        "bootstrap": test["bootstrap"],
+        "verdict": _SIGNS[test["sign"]],
+        "reason": test["reason"] or None,
+    }
+
+
+def _by_type(found: Findings) -> str:
+    """The form of the paper's Table 3: greedy accuracy by answer type and over all questions."""
+    cells = _by_pair(found.results.cells)
+    if not cells:
+        return ""
+    kinds = sorted(next(iter(cells.values()))[0].final["greedy"].by_type)
+    rows = []
+    if start := found.results.start.get("greedy"):
+        rows.append(
+            ["", "untrained policy", "", *(number(start.by_type.get(kind)) for kind in kinds), number(start.outcome)]
+        )
+    for (variant, model), own in cells.items():
+        line = _validated([cell.final["greedy"] for cell in own])
+        overall = _plus_minus(estimate([cell.final["greedy"].outcome for cell in own]), 3)
+        rows.append([model, variant, str(len(own)), *(number(line["by_type"][kind]) for kind in kinds), overall])
+    note = "Greedy answers after the last step, mean over seeds; ± half of the 95 % interval. Reward model none: outcome rewards alone."
+    return f"{table(['reward model', 'variant', 'seeds', *kinds, 'overall'], rows)}\n\n{note}"
+
+
+def _plus_minus(one: Estimate, digits: int) -> str:
+    half = "" if one.high is None else f" ± {one.high - one.mean:.{digits}f}"
+    return f"{number(one.mean, digits)}{half}"
+
+
+def _cells(found: Findings) -> str:
+    rows = []
+    for pair, measured in found.values.items():
+        row = [pair[1], pair[0], str(len(measured["greedy"]))]
+        for measure in found.measures:
+            values = list(measured[measure.name].values())
+            text = _plus_minus(estimate(values), measure.digits) if values else "–"
+            censored = measure.name == "steps_to" and _not_reached(found, pair)
+            row.append(f"≥ {text}" if censored else text)
+        rows.append(row)
+    return table(["reward model", "variant", "seeds", *(one.title for one in found.measures)], rows) if rows else ""
+
+
+def _notes(measured: Sequence[Measure]) -> str:
+    return "\n".join(f"- *{one.title}*: {one.note}." for one in measured)
+
+
+def _differences(found: Findings) -> list[str]:
+    parts = []
+    for measure in found.measures:
+        own = [one for one in found.comparisons if one.measure == measure.name]
+        if not own:
+            continue
+        columns = ["comparison", "reward model", "seeds", "difference [95 %]", "corrected", "p (Holm)", "k"]
+        columns += ["bootstrap", "could be seen", "verdict"]
+        shown = table(columns, [_difference_row(one, measure.digits) for one in own])
+        title = measure.title[0].upper() + measure.title[1:]
+        folded = f"<details><summary>{title}</summary>\n\n{shown}\n\n</details>"
+        parts.append(f"### {title}\n\n{shown}" if measure.name in _OPEN else folded)
+    return parts
+
+
+def _difference_row(one: Comparison, digits: int) -> list[str]:
+    test, found = one.test, one.test.estimate
+    bootstrap = test.bootstrap or (None, None)
+    ends = [number(end, digits, "+") for end in (test.low, test.high, *bootstrap)]
+    return [
+        one.contrast.label,
+        one.contrast.reward_model,
+        str(found.n),
+        with_interval(found.mean, found.low, found.high, digits, "+"),
+        f"[{ends[0]}, {ends[1]}]" if test.low is not None else test.reason,
+        "–" if test.adjusted_p is None else f"{test.adjusted_p:.2g}",
+        str(test.comparisons or "–"),
+        f"[{ends[2]}, {ends[3]}]" if test.bootstrap else "–",
+        number(test.detectable, digits),
+        f"**{_SIGNS[test.sign]}**" if test.sign else _SIGNS[0],
+    ]
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list | tuple) else value
