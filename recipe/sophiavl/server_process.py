@@ -44,7 +44,7 @@ def running_server(
     Raises:
         ServerError: it does not start; the message has the end of its log.
     """
-    with log.open("ab") as output, _ended_with_us():
+    with log.open("ab") as output, ended_by_sigterm():
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
         try:
             _wait(name, url, process, log, start_limit_s)
@@ -54,7 +54,7 @@ def running_server(
 
 
 @contextlib.contextmanager
-def _ended_with_us() -> Iterator[None]:
+def ended_by_sigterm() -> Iterator[None]:
     """SIGTERM ends this process as Ctrl-C does, so that no server stays behind."""
 
     def stop(number: int, _: object) -> None:

@@ -78,7 +78,7 @@ class Start:
         record = {
             "experiment": self.definition,
             "total_training_steps": config.trainer.total_training_steps,
-            "starts": [*starts, {**_versions(), "command": shlex.join(sys.argv[1:]), "metrics": metrics}],
+            "starts": [*starts, {**versions(), "command": shlex.join(sys.argv[1:]), "metrics": metrics}],
         }
         self.folder.write_record(record)
         self.folder.write_config(OmegaConf.to_yaml(config, resolve=True))
@@ -160,7 +160,7 @@ def _check_writable(run_dir: str, path: Path) -> None:
 def _compare(config: DictConfig, start: Start) -> None:
     before, newest, steps = start.record["experiment"], start.record["starts"][-1], start.record["total_training_steps"]
     found = experiment.differences(before, start.definition, steps)
-    changed = {name: value for name, value in _versions().items() if name != "at" and value != newest.get(name)}
+    changed = {name: value for name, value in versions().items() if name != "at" and value != newest.get(name)}
     if changed:
         start.notes.append(
             "Changed since this run's last start: "
@@ -234,7 +234,7 @@ def _absolute(path: str) -> Path:
     return Path(path).expanduser().absolute()
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """When, and with what code: the commit of the repository, where it is one, and the versions that matter."""
     found = {"at": datetime.now(UTC).isoformat(timespec="seconds")}
     with suppress(OSError, subprocess.SubprocessError):  # no git, or no repository

@@ -31,7 +31,6 @@ OF_A_RUN = (
     "algorithm",
     "data.seed",
     "actor_rollout_ref.rollout.seed",
-    "trainer.experiment_name",
     "trainer.default_local_dir",
     "trainer.rollout_data_dir",
     "trainer.validation_data_dir",
@@ -39,6 +38,10 @@ OF_A_RUN = (
     "trainer.val_only",
     "trainer.test_freq",
     "global_profiler.save_path",
+    "actor_rollout_ref.actor.profiler.save_path",
+    "actor_rollout_ref.ref.profiler.save_path",
+    "actor_rollout_ref.rollout.profiler.save_path",
+    "critic.profiler.save_path",
 )
 
 

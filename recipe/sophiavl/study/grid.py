@@ -17,10 +17,11 @@ from recipe.sophiavl.validation import SettingsError, did_you_mean, settings_gro
 NO_REWARD_MODEL = "none"
 START = "start"  # the variant that is the untrained policy
 _NAME = re.compile(r"[a-z0-9_]+")
+_START = ("thinking_reward=outcome_only", "trainer.val_before_train=true", "trainer.val_only=true")
 
 
 class Assessment(Protocol):
-    """What is known of the thinking of a response: its ``score`` in [0, 1], and the ``form`` in which it was written."""
+    """What is known of the thinking of a response: its ``score`` in [0, 1], and the ``form`` it was written in."""
 
     score: float
     form: str
@@ -105,7 +106,7 @@ class Study:
     def overrides(self, cell: Cell) -> list[str]:
         """The Hydra overrides of a run, beside where it writes and whom it asks."""
         if cell.variant == START:
-            return [*self.settings, "thinking_reward=outcome_only", "trainer.val_only=true", *_VALIDATED_AT_START]
+            return [*self.settings, *_START]
         seeds = [f"data.seed={cell.seed}", f"actor_rollout_ref.rollout.seed={cell.seed}"]
         return [*self.settings, *self.variants[cell.variant], *seeds]
 
@@ -114,9 +115,6 @@ class Study:
         if cell.reward_model == NO_REWARD_MODEL:
             return ""
         return self.reward_models[cell.reward_model].format(port=port, seed=cell.seed)
-
-
-_VALIDATED_AT_START = ("trainer.val_before_train=true",)
 
 
 def load_study(file: Path) -> Study:
