@@ -16,33 +16,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import ray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from recipe.sophiavl.plugin import check_registered
+from recipe.sophiavl.study.engine_settings import check_same, engine_settings
 from recipe.sophiavl.task_runner import TrustGRPOTaskRunner
 from recipe.sophiavl.validation import SettingsError
 from recipe.sophiavl.verl_support import internals
-
-# What one run may have otherwise than the next: settings, and groups with all that is in them.
-OF_A_RUN = (
-    "run_dir",
-    "sophiavl",
-    "thinking_reward",
-    "algorithm",
-    "data.seed",
-    "actor_rollout_ref.rollout.seed",
-    "trainer.default_local_dir",
-    "trainer.rollout_data_dir",
-    "trainer.validation_data_dir",
-    "trainer.val_before_train",
-    "trainer.val_only",
-    "trainer.test_freq",
-    "global_profiler.save_path",
-    "actor_rollout_ref.actor.profiler.save_path",
-    "actor_rollout_ref.ref.profiler.save_path",
-    "actor_rollout_ref.rollout.profiler.save_path",
-    "critic.profiler.save_path",
-)
 
 
 class Engine:
@@ -99,7 +79,7 @@ class ReusedEngineMixin:
             # Without a limit on what is kept, of which this would be the first to be removed.
             self.actor_rollout_wg.save_checkpoint(kept.start.name, None, 0, max_ckpt_to_keep=None)
             return
-        _check_same(kept.settings, settings)
+        check_same(kept.settings, settings)
         self._init_tokenizer()
         self._init_dataloader()
         self._init_dump_executor()
@@ -135,32 +115,3 @@ class StudyTaskRunner(TrustGRPOTaskRunner.__ray_metadata__.modified_class):
         check_registered()
         base = internals.trainer_class(mode)
         internals.use_trainer(mode, type(f"Study{base.__name__}", (ReusedEngineMixin, base), {}))
-
-
-def engine_settings(config: DictConfig) -> dict[str, Any]:
-    """The settings that all runs on one engine have in common, by dotted key."""
-    whole = OmegaConf.to_container(config, resolve=True)
-    return {key: value for key, value in _leaves(whole) if not _of_a_run(key)}
-
-
-def _of_a_run(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in OF_A_RUN)
-
-
-def _check_same(first: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    keys = sorted(key for key in first.keys() | now.keys() if first.get(key) != now.get(key))
-    if keys:
-        told = "; ".join(f"{key}: {first.get(key)!r} there, {now.get(key)!r} here" for key in keys)
-        raise SettingsError(
-            f"this run can't share the engine of those before it ({told}): start it with a study of its own"
-        )
-
-
-def _leaves(tree: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
-    found = []
-    for name, value in tree.items():
-        if isinstance(value, dict) and value:
-            found += _leaves(value, f"{above}{name}.")
-        else:
-            found.append((f"{above}{name}", value))
-    return found

@@ -15,7 +15,6 @@ from omegaconf import DictConfig
 from sklearn.metrics import roc_auc_score
 
 from recipe.sophiavl.data_files import listed
-from recipe.sophiavl.reward_manager import ThinkingRewardManager
 from recipe.sophiavl.run_folder import METRICS_PATTERN, ROLLOUTS, VALIDATION
 from recipe.sophiavl.settings import ThinkingRewardSettings
 from recipe.sophiavl.study.grid import Assessment, Cell, Judge
@@ -131,6 +130,8 @@ def _rows(file: Path) -> list[Row]:
 
 def _reward_error(rows: Sequence[Row], step: int, config: DictConfig) -> float:
     """How far the dumped rewards are from those that follow from their parts (Eq. 1 to 5, or a rival's)."""
+    from recipe.sophiavl.reward_manager import ThinkingRewardManager  # loads verl, which looks for its platform then
+
     expected = ThinkingRewardManager.weigh_groups(
         rows,
         [row["group"] for row in rows],

@@ -28,7 +28,6 @@ from omegaconf import DictConfig  # noqa: E402
 from recipe.sophiavl import main_sophiavl, start  # noqa: E402
 from recipe.sophiavl.server_process import free_port, running_server  # noqa: E402
 from recipe.sophiavl.study import records  # noqa: E402
-from recipe.sophiavl.study.engine import Engine  # noqa: E402
 from recipe.sophiavl.study.grid import Cell, Study, load_judge, load_study  # noqa: E402
 from recipe.sophiavl.study.runner import AT_LIMIT, FAILED, NOTHING_LEFT, failure_file, result_file  # noqa: E402
 
@@ -63,7 +62,7 @@ def run_config(study: Study, cell: Cell, run_dir: Path, url: str | None) -> Dict
         return compose("sophiavl_trainer", [*study.overrides(cell), *where, *asked])
 
 
-def make_run(study: Study, cell: Cell, results: Path, runs: Path, engine: Engine) -> None:
+def make_run(study: Study, cell: Cell, results: Path, runs: Path, train: main_sophiavl.Train) -> None:
     """Train one cell of the grid and keep its result.
 
     Raises:
@@ -87,7 +86,7 @@ def make_run(study: Study, cell: Cell, results: Path, runs: Path, engine: Engine
             )
             stack.enter_context(running_server(*server, SERVER_START_S))
         config = run_config(study, cell, run_dir, url)
-        main_sophiavl.run(config, engine.train)
+        main_sophiavl.run(config, train)
     told = {
         "commit": start.versions().get("commit"),
         "overrides": study.overrides(cell),
@@ -100,6 +99,8 @@ def make_run(study: Study, cell: Cell, results: Path, runs: Path, engine: Engine
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make runs until none is left for it, or so many, or one fails, which ends the process with its engine."""
+    from recipe.sophiavl.study.engine import Engine
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("study", type=Path)
     parser.add_argument("--results", type=Path, required=True)
@@ -119,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return NOTHING_LEFT
             print(f"run {cell.name}", flush=True)
             try:
-                make_run(study, cell, given.results, given.runs, engine)
+                make_run(study, cell, given.results, given.runs, engine.train)
             except Exception:  # noqa: BLE001  (told to the parent, and this process ends)
                 told = traceback.format_exc()
                 failure_file(given.runs, cell).write_text(told, encoding="utf-8")

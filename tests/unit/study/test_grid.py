@@ -10,7 +10,7 @@ import yaml
 
 from recipe.sophiavl.checks import check_config
 from recipe.sophiavl.settings import ThinkingRewardSettings
-from recipe.sophiavl.study.engine import engine_settings
+from recipe.sophiavl.study.engine_settings import engine_settings
 from recipe.sophiavl.study.grid import Cell, Study, load_judge, load_study
 from recipe.sophiavl.study.worker import run_config
 from recipe.sophiavl.validation import SettingsError

@@ -1,4 +1,4 @@
-"""The runner with workers that only pretend: what is started, started again, given up, and what is left after a kill."""
+"""The runner with workers that only pretend: what is started, started again, given up, and left after a kill."""
 
 from __future__ import annotations
 
