@@ -52,7 +52,7 @@ def _run(given: argparse.Namespace) -> int:
     left = runner.missing(study, given.results)
     if given.dry_run:
         for cell in study.cells():
-            print(f"{'to make' if cell in left else 'made   '}  {cell.name}")
+            print(f"{'would make' if cell in left else 'made':10}  {cell.name}")
         print(f"{len(study.cells()) - len(left)} of {len(study.cells())} runs are made")
         return DONE
     found = runner.run(

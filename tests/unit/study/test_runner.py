@@ -151,8 +151,8 @@ def test_what_is_left_is_listed_and_nothing_started(
     (results / "a.oracle.1.jsonl").write_text("made")
     assert main(["run", str(study), "--results", str(results), "--dry-run"]) == 0
     told = capsys.readouterr().out
-    assert "made     a.oracle.1" in told
-    assert "to make  b.oracle.2" in told
+    assert "made        a.oracle.1" in told
+    assert "would make  b.oracle.2" in told
     assert "1 of 5 runs are made" in told
 
 
