@@ -54,6 +54,8 @@ def check(*overrides: str) -> DictConfig:
         (*EXTERNAL, ASYNC, *GENERATING),
         (*POOL, ASYNC, *GENERATING),
         ("thinking_reward=outcome_only",),
+        (*EXTERNAL, "thinking_reward=gdpo"),
+        (*EXTERNAL, "thinking_reward=process_aware"),
     ],
     ids=" ".join,
 )
@@ -94,6 +96,18 @@ def test_these_would_run(overrides: tuple[str, ...]) -> None:
                 "reward.reward_model.enable_resource_pool=true",
             ),
             ["reward.reward_model.enable_resource_pool=false"],
+        ),
+        (
+            (*EXTERNAL, "thinking_reward.combine=gdpo"),
+            ["thinking_reward.combine='gdpo'", "set algorithm.norm_adv_by_std_in_grpo=false"],
+        ),
+        (
+            (*EXTERNAL, "thinking_reward=gdpo", "algorithm.adv_estimator=gdpo"),
+            ["algorithm.adv_estimator='gdpo'", "set algorithm.adv_estimator=grpo"],
+        ),
+        (
+            (*EXTERNAL, "thinking_reward=gdpo", "algorithm.use_kl_in_reward=true"),
+            ["set algorithm.use_kl_in_reward=false"],
         ),
         ((*EXTERNAL, "reward.reward_model.enable=true"), ["reward.reward_model.enable=True", "nobody asks"]),
         (

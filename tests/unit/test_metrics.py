@@ -53,6 +53,25 @@ def test_trusted_and_distrusted_groups() -> None:
     assert metrics["reward/mean"] == pytest.approx(0.5 + thinking_term)
 
 
+# Of group a the outcomes 1, 1, 0 become 1/sqrt(3), the same, -2/sqrt(3), and those of b 1/sqrt(2), -1/sqrt(2).
+TOTALS = (3**-0.5 + 0.5, 3**-0.5 - 0.5, -2 * 3**-0.5, 0.5**0.5, -(0.5**0.5))
+SCALE = math.sqrt(sum(total**2 for total in TOTALS) / 4)
+
+
+@pytest.mark.parametrize(("rival", "squares", "scale"), [("gdpo", 2.0, SCALE), ("process_aware", 1.0, 1.0)])
+def test_advantages_have_spreads_in_the_place_of_a_mean_and_of_trust(rival: str, squares: float, scale: float) -> None:
+    components = [component(1, 0.9), component(1, 0.1), component(0, 0.5), component(1, 0.5), component(0, 0.5)]
+    trust = TrustGRPOConfig(combine=rival, alpha=0.5, schedule="constant")
+    metrics = measure(components, [*"aaabb"], ThinkingRewardSettings(trust=trust, client=SETTINGS.client))
+    assert metrics["advantage/thinking_std"] == pytest.approx(0.5 * math.sqrt(squares / 5) / scale, rel=1e-4)
+    assert metrics["advantage/outcome_std"] == pytest.approx(math.sqrt(3 / 5) / scale, rel=1e-4)
+    if rival == "gdpo":
+        assert metrics["advantage/std"] == pytest.approx(math.sqrt(4 / 5), rel=1e-4)
+    assert metrics["advantage/thinking_groups_frac"] == 0.5, "in b all scores are equal"
+    assert (metrics["thinking_reward/coverage"], metrics["thinking_reward/anneal"]) == (1.0, 1.0)
+    assert not [name for name in metrics if name.startswith("trust/") or name == "reward/mean"]
+
+
 def test_the_spread_of_scores_is_of_those_that_the_trm_gave() -> None:
     """A response without the format is 0 by rule, and would hide a TRM that always says the same."""
     by_rule = component(0, 0.0, thinking_asked=False)

@@ -46,6 +46,8 @@ def test_paper_settings() -> None:
     [
         ("no_trust", {"trust": False, "schedule": "exponential"}),
         ("no_trust_no_annealing", {"trust": False, "schedule": "constant"}),
+        ("gdpo", {"combine": "gdpo", "alpha": 1.0, "schedule": "constant", "unformatted_in_means": True}),
+        ("process_aware", {"combine": "process_aware", "alpha": 1.0, "schedule": "constant"}),
         ("published_code", {"min_outcome": 0.2, "uniform_groups": "outcome_only", "total_steps": 12000}),
     ],
 )
@@ -63,6 +65,7 @@ def test_outcome_only_needs_no_server() -> None:
     [
         (("thinking_reward.alpha=-0.1",), ("thinking_reward.alpha", "-0.1")),
         (("thinking_reward.schedule=step",), ("thinking_reward.schedule", "'step'", "exponential")),
+        (("thinking_reward.combine=sum",), ("thinking_reward.combine", "'sum'", "'trust_grpo', 'gdpo' or")),
         (("thinking_reward.on_missing=zero",), ("thinking_reward.on_missing", "'zero'", "drop_group")),
         (("thinking_reward.model=null",), ("thinking_reward.model", "None")),
         (("thinking_reward.urls=[]",), ("thinking_reward.urls", "thinking_reward.enable=false")),
