@@ -108,9 +108,8 @@ def main(arguments: list[str] | None = None) -> int:
     responses = sample(given.questions, given.seed)
     lines = {name: figures(model, responses) for name, model in MODELS.items()}
     names = list(lines["oracle"])
-    print(
-        f"{len(responses)} responses to {given.questions} questions, {(responses['outcome'] >= 0.5).mean():.3f} right.\n"
-    )
+    right = (responses["outcome"] >= 0.5).mean()
+    print(f"{len(responses)} responses to {given.questions} questions, {right:.3f} right.\n")
     print(f"| reward model | {' | '.join(names)} |\n|-|{'-|' * len(names)}")
     for name, line in lines.items():
         print(f"| {name} | {' | '.join(f'{value:.2f}' for value in line.values())} |")
