@@ -47,6 +47,7 @@ class SyntheticRun:
         rows: questions in the data; the first half of them has pictures.
         seed: of everything, and the one that config.yaml and run.json name.
         alpha: weight of the thinking reward, by which two runs may differ.
+        combine: how it meets the outcome reward (``thinking_reward.combine``).
         skill: how far the thinking rewards of right and wrong responses are apart, in [0, 1].
         deceived_from: from this step on the thinking reward says nothing about the answer; None: never.
         lost, unformatted: share of the asked scores that are missing, of the responses without the format.
@@ -63,6 +64,7 @@ class SyntheticRun:
     rows: int = 64
     seed: int = 0
     alpha: float = 0.3
+    combine: str = "trust_grpo"
     skill: float = 0.5
     deceived_from: int | None = None
     lost: float = 0.0
@@ -169,6 +171,7 @@ def _config(folder: Path, run: SyntheticRun) -> dict[str, Any]:
         "algorithm": {"adv_estimator": "grpo"},
         "thinking_reward": {
             "enable": run.thinking,
+            "combine": run.combine,
             "alpha": run.alpha,
             "schedule": "exponential",
             "total_steps": None,
@@ -202,7 +205,8 @@ def _train(file: Path, run: SyntheticRun, step: int, generator: np.random.Genera
         for place, (component, text) in enumerate(zip(components, texts, strict=True)):
             lines.write(orjson.dumps(_dumped(rows, groups, place, component, text, rewards, step, run)) + b"\n")
     client = {"urls": ["http://127.0.0.1:8000/v1"], "model": "trm", "structured_output": "off"}
-    settings = ThinkingRewardSettings(enable=run.thinking, client=client)
+    trust = TrustGRPOConfig(alpha=run.alpha, combine=run.combine)
+    settings = ThinkingRewardSettings(enable=run.thinking, trust=trust, client=client)
     schedule = {"step": step, "total_steps": total, "settings": settings}
     return reward_metrics(components, groups, rewards, **schedule) | _engine_metrics(step, texts, generator)
 
@@ -216,7 +220,7 @@ def _weighed(
         blank = np.full(outcome.size, np.nan)
         return GroupRewards(outcome, np.ones(outcome.size), blank, blank, np.zeros(outcome.size, dtype=bool))
     formatted = [component["format_ok"] for component in components]
-    config = TrustGRPOConfig(alpha=run.alpha)
+    config = TrustGRPOConfig(alpha=run.alpha, combine=run.combine)
     schedule = {"step": step, "total_steps": total, "config": config, "formatted": formatted}
     return combine_rewards(outcome, thinking, np.asarray(groups), **schedule)
 
@@ -293,6 +297,7 @@ def _dumped(
         "mu_correct": number(rewards.mu_correct[place]),
         "mu_wrong": number(rewards.mu_wrong[place]),
         "thinking_used": bool(rewards.used[place]),
+        **(rewards.advantages.parts(place) if rewards.advantages else {}),
     }
 
 

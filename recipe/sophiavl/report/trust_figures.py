@@ -16,8 +16,8 @@ _MOST_COLUMNS = 8  # more make the bars too narrow to compare
 
 
 def trust_figures(trust: Trust) -> list[Figure]:
-    """Both pictures of a run, with their notes."""
-    return [means(trust), distributions(trust)]
+    """Both pictures of a run, with their notes; the second one alone where no group was weighed."""
+    return [means(trust), distributions(trust)] if trust.groups else [distributions(trust)]
 
 
 def means(trust: Trust) -> Figure:

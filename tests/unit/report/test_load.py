@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 
 from recipe.sophiavl.report.load import load_run
 from recipe.sophiavl.report.run_data import Bounds, RunData
+from recipe.sophiavl.report.trust_figures import trust_figures
 from testbed.synthetic_run import SyntheticRun, write_run
 from tests.support.dumped import response
 
@@ -184,6 +185,18 @@ def test_without_a_thinking_reward_nothing_is_said_of_trust(tmp_path: Path) -> N
     assert not says(run, "thinking score")
     assert {chart.key for chart in run.charts}.isdisjoint({"auc", "gamma", "thinking", "coverage"})
     assert {stratum.key: stratum.groups for stratum in run.gallery.strata}["missing_score"] == 0
+
+
+def test_a_run_whose_rewards_are_advantages_shows_no_trust_weight(tmp_path: Path) -> None:
+    run = load_run(write_run(tmp_path / "run", dataclasses.replace(RUN, steps=4, combine="gdpo")))
+    assert says(run, "with GDPO of outcome and thinking reward, alpha 0.3")
+    assert says(run, "advantages, which sum to 0 over a group (thinking_reward.combine=gdpo)")
+    assert not says(run, "distrusted")
+    assert {"gamma", "distrusted"}.isdisjoint(chart.key for chart in run.charts)
+    assert [figure.title for figure in trust_figures(run.trust)] == ["Thinking reward of right and wrong answers"]
+    assert run.trust.verdict.change.value is not None, "the scores tell right from wrong all the same"
+    assert {stratum.key: stratum.groups for stratum in run.gallery.strata}["distrusted"] == 0
+    assert any(response.reward < 0 for group in run.gallery.groups for response in group.responses)
 
 
 def test_a_run_that_goes_on_says_how_far_it_is(tmp_path: Path) -> None:

@@ -72,7 +72,9 @@ def test_a_run_without_anything_has_a_page(tmp_path: Path) -> None:
     assert '<section id="trust">' not in page
 
 
-@pytest.mark.parametrize("changes", [{"thinking": False}, {"validate_every": 0}, {"steps": 1}, {"planned": 100}])
+@pytest.mark.parametrize(
+    "changes", [{"thinking": False}, {"validate_every": 0}, {"steps": 1}, {"planned": 100}, {"combine": "gdpo"}]
+)
 def test_runs_of_all_kinds_have_a_page(tmp_path: Path, changes: dict) -> None:
     made = SyntheticRun(**{"steps": 3, "prompts": 2, "responses": 4, "rows": 4, **changes})
     run = load_run(write_run(tmp_path / "run", made))
