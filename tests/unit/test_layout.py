@@ -22,7 +22,8 @@ ALLOWED = {
     "data_preprocess": {"page_kit", "reward_score"},
     f"{RECIPE}.validation": set(),
     f"{RECIPE}.rivals": set(),
-    f"{RECIPE}.trust_grpo": {f"{RECIPE}.rivals", f"{RECIPE}.validation"},
+    f"{RECIPE}.trust_estimator": set(),
+    f"{RECIPE}.trust_grpo": {f"{RECIPE}.rivals", f"{RECIPE}.trust_estimator", f"{RECIPE}.validation"},
     f"{RECIPE}.trm": {f"{RECIPE}.validation"},
     f"{RECIPE}.verl_support": set(),
     f"{RECIPE}.trm_training": {
@@ -71,8 +72,27 @@ ALLOWED = {
         "page_kit",
         "reward_score",
     },
+    f"{RECIPE}.study": {
+        "recipe",
+        f"{RECIPE}.trm",
+        f"{RECIPE}.trm_training",
+        f"{RECIPE}.validation",
+        f"{RECIPE}.verl_support",
+        f"{RECIPE}.data_files",
+        "data_preprocess",
+        "page_kit",
+        "reward_score",
+    },
     "testbed": {"recipe", f"{RECIPE}.trm", f"{RECIPE}.trust_grpo", f"{RECIPE}.verl_support", "data_preprocess"},
-    "benchmarks": {"testbed", "recipe", f"{RECIPE}.trm", f"{RECIPE}.verl_support", "data_preprocess"},
+    "benchmarks": {
+        "testbed",
+        "recipe",
+        f"{RECIPE}.trm",
+        f"{RECIPE}.trust_estimator",
+        f"{RECIPE}.verl_support",
+        "data_preprocess",
+        "page_kit",
+    },
 }
 
 
