@@ -26,14 +26,12 @@ import numpy.typing as npt
 from pydantic import Field
 
 from recipe.sophiavl.rivals import Advantages, gdpo, process_aware
+from recipe.sophiavl.trust_estimator import TrustEstimator, estimate_trust, sides_of
 from recipe.sophiavl.validation import settings_group
 
 Combine = Literal["trust_grpo", "gdpo", "process_aware"]
 Schedule = Literal["exponential", "linear", "cosine", "constant"]
 Threshold = Annotated[float, Field(gt=0, le=1)]
-
-# Means this close differ by rounding only: the sides agree.
-_ROUNDING = 1e-12
 
 
 class MissingThinkingRewardError(RuntimeError):
@@ -51,6 +49,8 @@ class TrustGRPOConfig:
         schedule: how the term fades with the step; see :func:`annealing_factor`.
         total_steps: T of the schedule, > 0; None takes the run's number of training steps.
         trust: weigh groups by gamma; False is the paper's ablation, gamma = 1.
+        trust_estimator: how gamma comes from a group's two means: ``paper`` (Eq. 3), or with the noise of so few scores
+            in mind ``shrunk`` or ``pooled`` (`trust_estimator`), which look at all groups of the batch.
         correct_threshold: least outcome reward of the correct side, in (0, 1].
         correct_threshold_by_type: another one for single problem types, by name in lower case.
         uniform_groups: groups with an empty side: ``keep`` (gamma = 1) or ``outcome_only`` (no thinking term).
@@ -69,6 +69,7 @@ class TrustGRPOConfig:
     schedule: Schedule = "exponential"
     total_steps: Annotated[float, Field(gt=0)] | None = None
     trust: bool = True
+    trust_estimator: TrustEstimator = "paper"
     correct_threshold: Threshold = 0.5
     correct_threshold_by_type: dict[str, Threshold] = field(default_factory=dict)
     uniform_groups: Literal["keep", "outcome_only"] = "keep"
@@ -136,6 +137,7 @@ def trust_weights(
     groups: npt.ArrayLike | Sequence[str],
     *,
     correct_threshold: float | npt.ArrayLike = 0.5,
+    estimator: TrustEstimator = "paper",
 ) -> npt.NDArray[np.float64]:
     """Trust weight gamma of each response's group (Eq. 1 to 3).
 
@@ -144,6 +146,7 @@ def trust_weights(
         thinking: thinking rewards in [0, 1], shape (B,); NaN is missing and left out of the means.
         groups: which group each response belongs to, integers or strings, shape (B,).
         correct_threshold: least outcome reward of the correct side: one for all, or one each, shape (B,).
+        estimator: of gamma; all but ``paper`` look at all groups of the batch (`trust_estimator`).
 
     Returns:
         float64 of shape (B,), in (0, 1], equal within a group; 1 where a side has no score.
@@ -152,8 +155,8 @@ def trust_weights(
         ValueError: shapes differ, or a value is out of range.
     """
     outcome, thinking, group = _checked(outcome, thinking, groups)
-    mu_correct, mu_wrong = _side_means(outcome >= np.asarray(correct_threshold), thinking, group)
-    return _gamma(mu_correct, mu_wrong)[group]
+    sides = sides_of(outcome >= np.asarray(correct_threshold), thinking, group)
+    return estimate_trust(sides, estimator)[group]
 
 
 def combine_rewards(
@@ -211,12 +214,16 @@ def combine_rewards(
             advantages = process_aware(*parts, scored=scored, correct=correct, weight=weight)
         none = np.full(outcome.size, np.nan)
         return GroupRewards(advantages.reward, none, none, none, used, advantages)
-    mu_correct, mu_wrong = _side_means(correct, in_means, group)
-    gamma = _gamma(mu_correct, mu_wrong) if config.trust else np.ones_like(mu_correct)
+    sides = sides_of(correct, in_means, group)
+    gamma = estimate_trust(sides, config.trust_estimator) if config.trust else np.ones_like(sides.mu_correct)
     # The missing scores are NaN, and NaN * 0 is NaN: replace, don't multiply.
     term = np.where(used, weight * gamma[group] * thinking, 0.0)
     return GroupRewards(
-        reward=outcome + term, gamma=gamma[group], mu_correct=mu_correct[group], mu_wrong=mu_wrong[group], used=used
+        reward=outcome + term,
+        gamma=gamma[group],
+        mu_correct=sides.mu_correct[group],
+        mu_wrong=sides.mu_wrong[group],
+        used=used,
     )
 
 
@@ -247,26 +254,6 @@ def _thresholds(config: TrustGRPOConfig, problem_types: Sequence[str] | None, si
     if not by_type or problem_types is None:
         return np.full(size, config.correct_threshold)
     return np.array([by_type.get(name.strip().lower(), config.correct_threshold) for name in problem_types])
-
-
-def _side_means(
-    correct: npt.NDArray[np.bool_], thinking: npt.NDArray[np.float64], group: npt.NDArray[np.intp]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """mu_correct and mu_wrong of each group over the scores present; NaN where a side has none. Shape (groups,)."""
-    n_groups = int(group.max()) + 1 if group.size else 0
-    present = ~np.isnan(thinking)
-    means = []
-    for members in (correct & present, ~correct & present):
-        count = np.bincount(group[members], minlength=n_groups)
-        total = np.bincount(group[members], weights=thinking[members], minlength=n_groups)
-        means.append(np.divide(total, count, out=np.full(n_groups, np.nan), where=count > 0))
-    return means[0], means[1]
-
-
-def _gamma(mu_correct: npt.NDArray[np.float64], mu_wrong: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Eq. 3. A NaN difference (a side without a score) compares False, and gives 1."""
-    difference = mu_correct - mu_wrong
-    return np.exp(np.where(difference < -_ROUNDING, difference, 0.0))
 
 
 def _used(

@@ -333,6 +333,7 @@ def test_inputs_are_checked(outcome, thinking, groups, message) -> None:
         *[("schedule", value) for value in ("exp", "", None, 1)],
         *[("total_steps", value) for value in (0, -1, NAN, math.inf, True, "100")],
         *[("trust", value) for value in (1, 0, "yes", None)],
+        *[("trust_estimator", value) for value in ("Paper", "shrink", "", None, True)],
         *[("correct_threshold", value) for value in (0, -0.1, 1.1, NAN, True, None)],
         *[("uniform_groups", value) for value in ("drop", None, True)],
         *[("on_missing", value) for value in ("ignore", None)],
@@ -359,7 +360,7 @@ def test_edges_of_the_settings_are_allowed(settings) -> None:
     TrustGRPOConfig(**settings)
 
 
-@pytest.mark.parametrize("field", ["schedule", "uniform_groups", "on_missing"])
+@pytest.mark.parametrize("field", ["schedule", "trust_estimator", "uniform_groups", "on_missing"])
 def test_every_named_value_is_allowed(field) -> None:
     for value in get_args(get_type_hints(TrustGRPOConfig)[field]):
         assert getattr(TrustGRPOConfig(**{field: value}), field) == value

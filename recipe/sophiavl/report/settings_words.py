@@ -132,8 +132,10 @@ def method(config: RunConfig) -> str | None:
     fades = "not annealed" if schedule == "constant" else f"{schedule} annealing over {horizon} steps"
     if name := _RIVALS.get(str(config.get("thinking_reward.combine"))):
         return f"{name} of outcome and thinking reward, alpha {alpha}, {fades}"
-    name = f"Trust-{base}" if config.get("thinking_reward.trust") else f"{base} with a thinking reward, without trust"
-    return f"{name}, alpha {alpha}, {fades}"
+    if not config.get("thinking_reward.trust"):
+        return f"{base} with a thinking reward, without trust, alpha {alpha}, {fades}"
+    gamma = config.get("thinking_reward.trust_estimator") or "paper"
+    return f"Trust-{base}{f' (gamma: {gamma})' if gamma != 'paper' else ''}, alpha {alpha}, {fades}"
 
 
 def data_names(config: RunConfig, key: str) -> str | None:

@@ -65,6 +65,7 @@ def test_nothing_is_said_of_what_nobody_left(tmp_path: Path) -> None:
         ({"enable": False}, "GRPO on the outcome reward alone"),
         ({"trust": False, "alpha": 0.3, "schedule": "constant"}, "without trust, alpha 0.3, not annealed"),
         ({"trust": True, "alpha": 1, "schedule": "linear", "total_steps": 9}, "Trust-GRPO, alpha 1, linear annealing"),
+        ({"trust": True, "trust_estimator": "pooled", "alpha": 1}, "Trust-GRPO (gamma: pooled), alpha 1"),
     ],
 )
 def test_the_method_is_told_in_words(tmp_path: Path, values: dict, words: str) -> None:
