@@ -22,6 +22,9 @@ The ablations of the paper are one override each:
   thinking_reward=no_trust                 without the trust weight
   thinking_reward=no_trust_no_annealing    without trust weight and annealing
   thinking_reward=published_code           as the published code does it
+So are two rivals of it:
+  thinking_reward=gdpo                     outcome and thinking normalised apart, added, normalised over the batch
+  thinking_reward=process_aware            thinking normalised among the right responses only
 EOF
 }
 read_flags "$@"

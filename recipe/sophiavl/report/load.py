@@ -166,7 +166,7 @@ def _gaps(logged: Steps, totals: DumpTotals, config: RunConfig, trust: Trust | N
         gaps.append("No response has a thinking reward: nothing to trust or to distrust.")
     elif (combine := config.get("thinking_reward.combine")) not in (None, "trust_grpo"):
         gaps.append(
-            f"The rewards are advantages, which sum to 0 over a group (thinking_reward.combine={combine}): no group was "
-            "weighed by trust, and there is no gamma."
+            f"The rewards are advantages, which sum to 0 over a group (thinking_reward.combine={combine}): no group "
+            "was weighed by trust, and there is no gamma."
         )
     return [Sentence("missing", text) for text in gaps]
