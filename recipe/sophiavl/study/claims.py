@@ -11,7 +11,6 @@ from recipe.sophiavl.study.comparisons import (
     NEITHER,
     NO_TRUST,
     OUTCOME_ONLY,
-    PLANNED,
     Comparison,
     Measure,
 )

@@ -16,7 +16,7 @@ import numpy as np
 
 from recipe.sophiavl.study.grid import NO_REWARD_MODEL
 from recipe.sophiavl.study.results import Cell
-from recipe.sophiavl.study.statistics import Test, area, steps_to, tested
+from recipe.sophiavl.study.statistics import PairedTest, area, corrected_tests, steps_to
 
 DEFAULT, OUTCOME_ONLY = "default", "outcome_only"
 NO_TRUST, NEITHER = "no_trust", "no_trust_no_annealing"
@@ -87,7 +87,7 @@ class Comparison:
     measure: str
     by_seed: Mapping[int, float]
     family: str
-    test: Test
+    test: PairedTest
 
 
 def measures(accuracy: float) -> tuple[Measure, ...]:
@@ -227,7 +227,7 @@ def compare(values: Values, measured: Sequence[Measure]) -> tuple[list[Compariso
             elif measure is measured[0]:
                 empty.append(contrast)
         for family, members in families.items():
-            tests = tested([list(by_seed.values()) for _, by_seed in members])
+            tests = corrected_tests([list(by_seed.values()) for _, by_seed in members])
             for (contrast, by_seed), test in zip(members, tests, strict=True):
                 found.append(Comparison(contrast, measure.name, by_seed, family, test))
     return found, empty
@@ -252,5 +252,9 @@ def missing_of(values: Values, empty: Sequence[Contrast]) -> list[str]:
             told.append(f"No cell of {variant} with {model}.")
         elif lacking := sorted(most - own):
             told.append(f"{variant} with {model} lacks the seeds {', '.join(map(str, lacking))}.")
-    told += [f"No seed for {one.label} with {one.reward_model}." for one in empty if one.kind == "planned"]
+    unpaired: dict[str, list[str]] = defaultdict(list)
+    for one in empty:
+        if one.kind == "planned":
+            unpaired[one.label].append(one.reward_model)
+    told += [f"No seed on both sides of {label} with {', '.join(models)}." for label, models in unpaired.items()]
     return told

@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from textwrap import fill
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -52,6 +53,7 @@ _FOREST = ("greedy", "sampled", "area", "thinking")
 _DASHES = ("-", "--", "-.", ":")
 _VARIABLE = re.compile(r"var\(--(\w+)\)")
 _DEFINED = re.compile(r"--(\w+): (#[0-9a-f]{6})")
+_TITLE = 18  # characters of a line of a panel's title
 _ROW = 0.21  # inches of a forest plot's row
 _ROUND = 4  # corner of the background, in the SVG's units
 
@@ -158,7 +160,7 @@ def _forest(comparisons: Sequence[Comparison], measured: Sequence[Measure], text
                 _whisker(axis, one, heights[_place(one)])
             axis.axvline(0, color=colour("muted"), linewidth=0.8)
             axis.set_xlim(_limits(own))
-            axis.set_title(measure.title, fontsize=9, color=colour("ink"))
+            axis.set_title(fill(measure.title, _TITLE), fontsize=9, color=colour("ink"))
             axis.xaxis.set_major_locator(MaxNLocator(3))
             axis.grid(visible=False, axis="y")
             axis.tick_params(axis="y", length=0)

@@ -1,4 +1,8 @@
-"""The raw results of a study, read and checked: one JSONL file a cell, a cell being a variant, a reward model, a seed."""
+"""The raw results of a study, read and checked: a JSONL file a cell, a cell being a variant, a reward model, a seed.
+
+A file has one line of the kind ``cell``, one of the kind ``step`` for each training step, and lines of the kind
+``validation``, after the last step one for each mode. ``start.none.0.jsonl`` is the untrained policy's.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ from page_kit.text import shown
 from recipe.sophiavl.study.grid import START
 
 MODES = ("greedy", "sampled")
+UNKNOWN = "unknown"  # a commit that the runner could not tell
 
 _FILE = re.compile(r"(\w+)\.(\w+)\.(\d+)\.jsonl", re.ASCII)
 _SEED = re.compile(r"seed=\d+$")
@@ -69,7 +74,7 @@ class CellLine(_Line):
     reward_model: Name
     seed: Count
     steps: Count
-    commit: str
+    commit: str | None
     overrides: tuple[str, ...]
     seconds: Annotated[float, Field(ge=0)]
     checks: Checks | None = None
@@ -274,7 +279,7 @@ def _alike(cells: Sequence[Cell]) -> tuple[list[Cell], list[str]]:
         told += more
     commits = Counter(cell.info.commit for cell in kept)
     if len(commits) > 1:
-        listed = ", ".join(f"{code(commit)} ({count} cells)" for commit, count in commits.most_common())
+        listed = ", ".join(f"{code(commit or UNKNOWN)} ({count} cells)" for commit, count in commits.most_common())
         told.append(f"The cells were run with {len(commits)} commits: {listed}.")
     return kept, told + _other_settings(kept)
 

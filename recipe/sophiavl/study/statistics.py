@@ -23,6 +23,7 @@ Floats = npt.NDArray[np.float64]
 LEVEL = 0.95
 POWER = 0.8
 _RESAMPLES = 9999
+_SEED, _BATCH = 0, 999
 _LEAST_FOR_BOOTSTRAP = 3
 _SAME = 1e-12  # a spread below this is rounding
 
@@ -44,7 +45,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Test:
+class PairedTest:
     """A mean paired difference over seeds, against 0.
 
     Attributes:
@@ -59,8 +60,6 @@ class Test:
             told from 0 in 80 % of studies.
         sign: +1 or -1 where the corrected interval lies above or below 0, else 0.
     """
-
-    __test__ = False
 
     estimate: Estimate
     bootstrap: tuple[float, float] | None = None
@@ -93,14 +92,13 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(array.size, mean, spread, low, high)
 
 
-def tested(families: Sequence[Sequence[float]], seed: int = 0) -> list[Test]:
+def corrected_tests(differences: Sequence[Sequence[float]]) -> list[PairedTest]:
     """Tests of several series of paired differences, corrected as one family.
 
     Args:
-        families: of each comparison its differences, one a seed. Those without a test count for no correction.
-        seed: of the bootstrap.
+        differences: of each comparison its differences, one a seed. Those without a test count for no correction.
     """
-    found = [_single(values, seed) for values in families]
+    found = [_single(values) for values in differences]
     places = [place for place, test in enumerate(found) if test.p is not None]
     adjusted = holm([found[place].p for place in places])
     for place, p in zip(places, adjusted, strict=True):
@@ -109,7 +107,7 @@ def tested(families: Sequence[Sequence[float]], seed: int = 0) -> list[Test]:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values (Scand. J. Statist. 1979); scipy has none, and they are no reason for another library."""
+    """Holm's adjusted p values (Scand. J. Statist. 1979). scipy has none; they are no reason for a library."""
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)
@@ -156,17 +154,17 @@ def detectable(spread: float, n: int, level: float) -> float:
     return float(brentq(lacking, 0.0, 4 * (1 + bound)) * spread / np.sqrt(n))
 
 
-def _single(values: Sequence[float], seed: int) -> Test:
+def _single(values: Sequence[float]) -> PairedTest:
     found = estimate(values)
     if found.n < 2:
-        return Test(found, reason="one seed")
+        return PairedTest(found, reason="one seed")
     if found.low is None:
-        return Test(found, reason=f"the difference is the same in all {found.n} seeds")
+        return PairedTest(found, reason=f"the difference is the same in all {found.n} seeds")
     p = float(stats.ttest_1samp(values, 0.0).pvalue)
-    return Test(found, _bootstrap(np.asarray(values, dtype=np.float64), seed), p)
+    return PairedTest(found, _bootstrap(np.asarray(values, dtype=np.float64)), p)
 
 
-def _corrected(test: Test, adjusted: float, comparisons: int) -> Test:
+def _corrected(test: PairedTest, adjusted: float, comparisons: int) -> PairedTest:
     found, level = test.estimate, 1 - (1 - LEVEL) / comparisons
     low, high = _interval(found.mean, found.sd, found.n, level)
     return replace(
@@ -185,11 +183,13 @@ def _interval(mean: float, spread: float, n: int, level: float) -> tuple[float, 
     return float(low), float(high)
 
 
-def _bootstrap(values: Floats, seed: int) -> tuple[float, float] | None:
+def _bootstrap(values: Floats) -> tuple[float, float] | None:
     if values.size < _LEAST_FOR_BOOTSTRAP:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap((values,), np.mean, n_resamples=_RESAMPLES, confidence_level=LEVEL, rng=seed)
+        found = stats.bootstrap(
+            (values,), np.mean, n_resamples=_RESAMPLES, batch=_BATCH, rng=_SEED, confidence_level=LEVEL
+        )
     low, high = found.confidence_interval
     return (float(low), float(high)) if np.isfinite([low, high]).all() else None

@@ -11,9 +11,9 @@ from sklearn.metrics import roc_auc_score
 
 from page_kit.text import number, with_interval
 from recipe.sophiavl.study.claims import verdict
-from recipe.sophiavl.study.comparisons import Comparison, Measure, Pair, in_order
+from recipe.sophiavl.study.comparisons import MAIN_MODELS, Comparison, Measure, Pair, in_order
 from recipe.sophiavl.study.findings import Findings
-from recipe.sophiavl.study.results import Cell, ValidationLine, code
+from recipe.sophiavl.study.results import UNKNOWN, Cell, ValidationLine, code
 from recipe.sophiavl.study.statistics import LEVEL, POWER, Estimate, estimate
 
 FORMAT = "sophiavl-study/1"
@@ -21,14 +21,15 @@ _DIGITS = 6  # as many as the raw results have
 _OPEN = ("greedy", "thinking")  # measures whose differences are not folded away
 _SIGNS = {1: "higher", -1: "lower", 0: "undecided"}
 _HOW = f"""\
-The seed is the unit: cells of one seed see the same questions in the same order, so differences are paired by seed.
-Intervals and p values are Student's t over seeds ({LEVEL:.0%}). The corrected interval and Holm's p are for all comparisons of one
-measure in one family: the planned ones, the interactions, the detections, or the other variants, each either under the
-main reward models or under the others; *k* is their number (Bonferroni for the interval). A verdict follows from the
-corrected interval alone: it excludes 0, or the question is undecided. *Could be seen*: the smallest true difference that
-an interval of this level would tell from 0 in {POWER:.0%} of such studies, with these seeds' spread. The bootstrap (BCa, {LEVEL:.0%},
-uncorrected) is given for comparison: with six seeds its {LEVEL:.0%} intervals hold the truth in 87 % of simulated studies, the
-t intervals in 95 %."""
+How to read this. The seed is the unit: cells of one seed see the same questions in the same order, so differences
+are paired by seed. Intervals and p values are Student's t over seeds ({LEVEL:.0%}). Corrected intervals, the ones
+above, and Holm's p are for all comparisons of one measure in one family: the planned ones, the interactions, the
+detections, or the other variants, each either under the main reward models ({", ".join(MAIN_MODELS)}) or under the
+others, of which there is a first look; *k* is their number (Bonferroni for the intervals). A verdict follows from
+the corrected interval alone: where it does not exclude 0, the question is undecided. *Could have been seen*: the
+smallest true difference that such an interval would tell from 0 in {POWER:.0%} of studies, with these seeds'
+spread. The bootstrap (BCa, {LEVEL:.0%}, uncorrected) is there for comparison; with six seeds trust the t
+intervals: in simulated studies they hold the truth in 95% of cases, the bootstrap's in 87%."""
 
 
 def as_json(found: Findings) -> dict[str, Any]:
@@ -82,16 +83,28 @@ def as_markdown(found: Findings, figures: Mapping[str, str]) -> str:
     parts = ["# What the study says", _ran(found)]
     if told := [*found.results.told, *found.missing]:
         parts += ["Left out, or not there yet:", "\n".join(f"- {one}" for one in told)]
-    parts += [
-        "## The paper's claims",
-        "\n".join(f"{n}. {one.sentence}" for n, one in enumerate(found.answers, 1)),
-        _HOW,
-    ]
+    parts += ["## The paper's claims", _claims(found), "\n".join(f"- {one.sentence}" for one in found.answers), _HOW]
     parts += ["## Accuracy by answer type", _by_type(found)]
     parts += ["## Cells", _cells(found), _notes(found.measures)]
-    parts += [f"## {text.partition(':')[0]}\n\n![{text}]({name})\n\n{text}" for name, text in figures.items()]
-    parts += ["## Differences", *_differences(found)]
+    parts += ["## Figures"] * bool(figures)
+    parts += [f"![{text.partition(':')[0]}]({name})\n\n*{text}*" for name, text in figures.items()]
+    if differences := _differences(found):
+        parts += ["## All differences", *differences]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _claims(found: Findings) -> str:
+    """The verdicts with the main reward models, by each claim's first measure."""
+    digits = {measure.name: measure.digits for measure in found.measures}
+    rows = []
+    for answer in found.answers:
+        shown = {}
+        for one in answer.comparisons:
+            test = one.test
+            told = with_interval(test.estimate.mean, test.low, test.high, digits[one.measure], "+")
+            shown[one.contrast.reward_model] = f"**{verdict(one)}**<br/>{told}"
+        rows.append([answer.claim.text, *(shown.get(model, "–") for model in MAIN_MODELS)])
+    return table(["claim", *MAIN_MODELS], rows, texts=len(MAIN_MODELS) + 1)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 2) -> str:
@@ -125,7 +138,7 @@ def _runs(cells: Sequence[Cell]) -> dict[str, Any]:
         "seeds": sorted({cell.key.seed for cell in cells}),
         "steps": cells[0].info.steps,
         "questions": cells[0].final["greedy"].questions,
-        "commits": sorted({cell.info.commit for cell in cells}),
+        "commits": sorted({cell.info.commit or UNKNOWN for cell in cells}),
         "hours": sum(cell.info.seconds for cell in cells) / 3600,
         "responses": sum(one.responses for one in checks),
         "largest_reward_error": max(errors, default=None),
@@ -149,11 +162,13 @@ def _ran(found: Findings) -> str:
             f" Rewards of {runs['responses']:,} responses recomputed: largest error {runs['largest_reward_error']:.1e}."
         )
     if runs["lowest_rollout_correlation"] is not None:
-        text += f" Rollout against actor: lowest correlation of token probabilities {runs['lowest_rollout_correlation']:.5f}."
+        lowest = runs["lowest_rollout_correlation"]
+        text += f" Rollout against actor: lowest correlation of token probabilities {lowest:.5f}."
     if runs["unchecked"]:
         text += f" Without checks: {', '.join(map(code, runs['unchecked']))}."
     if auc := runs["oracle_auc_at_step_1"]:
-        text += f" AUC of the oracle's thinking score for right answers at step 1: {auc['mean']:.2f} (lowest {auc['lowest']:.2f})"
+        text += f" AUC of the oracle's thinking score for right answers at step 1: {auc['mean']:.2f}"
+        text += f" (lowest {auc['lowest']:.2f})"
         start = found.results.start.get("sampled")
         of = _auc(start) if start else None
         text += f", in the untrained policy's sampled validation {of:.2f}." if of is not None else "."
@@ -224,7 +239,10 @@ def _by_type(found: Findings) -> str:
         line = _validated([cell.final["greedy"] for cell in own])
         overall = _plus_minus(estimate([cell.final["greedy"].outcome for cell in own]), 3)
         rows.append([model, variant, str(len(own)), *(number(line["by_type"][kind]) for kind in kinds), overall])
-    note = "Greedy answers after the last step, mean over seeds; ± half of the 95 % interval. Reward model none: outcome rewards alone."
+    note = (
+        "Greedy answers after the last step, mean over seeds; ± half of the 95 % interval. Reward model none: outcome "
+        "rewards alone."
+    )
     return f"{table(['reward model', 'variant', 'seeds', *kinds, 'overall'], rows)}\n\n{note}"
 
 

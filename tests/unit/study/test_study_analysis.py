@@ -1,0 +1,295 @@
+"""From raw results with known effects to comparisons, claims, tables and figures."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from markdown_it import MarkdownIt
+from scipy import stats
+
+from recipe.sophiavl.study import figures, tables
+from recipe.sophiavl.study.analysis import analyse, findings_of
+from recipe.sophiavl.study.claims import verdict
+from recipe.sophiavl.study.results import ResultsError
+from tests.support.study_results import cell_lines, write_cell, write_grid
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def known(variant: str, reward_model: str) -> float:
+    """Worth of the thinking reward 0.06; of trust 0.08 with the hackable one only; annealing harms by 0.08."""
+    if variant == "outcome_only":
+        return -0.06
+    lost = -0.08 if reward_model == "hackable" and variant in ("no_trust", "no_trust_no_annealing") else 0.0
+    return lost + (0.08 if variant == "no_trust_no_annealing" else 0.0)
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    write_grid(folder, effect=known, noise=0.004)
+    return write_grid(folder, ("default", "gdpo"), ("oracle", "length"), 3, effect=known, noise=0.004)
+
+
+@pytest.fixture(scope="module")
+def out(grid: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("out")
+    analyse(grid, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(out: Path) -> dict[str, Any]:
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads((out / "results.json").read_text(), parse_constant=refuse)
+
+
+def difference(found: dict[str, Any], label: str, reward_model: str, measure: str) -> dict[str, Any]:
+    (one,) = (
+        one
+        for one in found["differences"]
+        if (one["label"], one["reward_model"], one["measure"]) == (label, reward_model, measure)
+    )
+    return one
+
+
+def test_known_effects_are_decided_as_they_are(found: dict[str, Any]):
+    verdicts = {claim["key"]: claim["verdicts"] for claim in found["claims"]}
+    main = {key: {name: of.get(name) for name in ("oracle", "noisy", "hackable")} for key, of in verdicts.items()}
+    assert main == {
+        "1": dict.fromkeys(("oracle", "noisy", "hackable"), "supported"),
+        "2a": {"oracle": "undecided", "noisy": "undecided", "hackable": "supported"},
+        "2b": {"oracle": None, "noisy": "undecided", "hackable": "supported"},
+        "3a": dict.fromkeys(("oracle", "noisy", "hackable"), "against"),
+        "3b": {"oracle": "against", "noisy": "against", "hackable": "undecided"},
+        "4": dict.fromkeys(("oracle", "noisy", "hackable"), "supported"),
+        "5": {"oracle": None, "noisy": "undecided", "hackable": "supported"},
+    }
+
+
+def test_a_difference_is_paired_by_seed_and_computed_by_the_raw_results(found: dict[str, Any]):
+    one = difference(found, "default − outcome_only", "noisy", "greedy")
+    raw = [
+        cell_lines("default", "noisy", seed, noise=0.004)[13]["outcome"]
+        - cell_lines("outcome_only", "none", seed, noise=0.004, effect=-0.06)[13]["outcome"]
+        for seed in range(1, 7)
+    ]
+    assert list(one["by_seed"].values()) == pytest.approx(raw, abs=1e-5)
+    interval = stats.ttest_1samp(raw, 0).confidence_interval(0.95)
+    assert [one["low"], one["high"]] == pytest.approx(list(interval), abs=1e-4)
+    corrected = stats.ttest_1samp(raw, 0).confidence_interval(1 - 0.05 / 12)
+    assert one["corrected"]["comparisons"] == 12
+    assert [one["corrected"]["low"], one["corrected"]["high"]] == pytest.approx(list(corrected), abs=1e-4)
+    assert one["low"] < 0.06 < one["high"]
+
+
+def test_pairing_takes_out_what_the_cells_of_a_seed_share(found: dict[str, Any]):
+    cell = next(one for one in found["cells"] if (one["variant"], one["reward_model"]) == ("default", "oracle"))
+    assert difference(found, "default − outcome_only", "oracle", "greedy")["sd"] < cell["measures"]["greedy"]["sd"] / 2
+
+
+def test_an_interaction_is_a_difference_of_differences(found: dict[str, Any]):
+    one = difference(found, "(default − no_trust), hackable less oracle", "hackable", "sampled")
+    bad = difference(found, "default − no_trust", "hackable", "sampled")
+    good = difference(found, "default − no_trust", "oracle", "sampled")
+    assert one["mean"] == pytest.approx(bad["mean"] - good["mean"], abs=1e-5)
+    assert one["family"] == "interaction, main reward models"
+
+
+def test_first_looks_and_other_variants_are_corrected_apart(found: dict[str, Any]):
+    greedy = [one for one in found["differences"] if one["measure"] == "greedy"]
+    families = {one["family"]: one["corrected"]["comparisons"] for one in greedy}
+    assert families == {
+        "planned, main reward models": 12,
+        "planned, other reward models": 1,
+        "interaction, main reward models": 2,
+        "other, main reward models": 1,
+        "other, other reward models": 1,
+    }
+    assert {one["n"] for one in greedy if one["reward_model"] == "length"} == {3}
+    assert {one["measure"] for one in found["differences"] if one["kind"] == "detection"} == {"gamma"}
+
+
+def test_the_measures_of_a_cell_are_those_of_its_lines(tmp_path: Path):
+    lines = cell_lines("default", "oracle", 1)
+    steps, (greedy, sampled) = lines[1:13], lines[13:]
+    write_cell(tmp_path, lines)
+    values = {name: of.get(1) for name, of in findings_of(tmp_path, 0.7).values["default", "oracle"].items()}
+    outcomes = [step["outcome"] for step in steps]
+    first = next(place for place in range(3, 13) if np.mean(outcomes[place - 3 : place]) >= 0.7)
+    assert values == pytest.approx(
+        {
+            "greedy": greedy["outcome"],
+            "sampled": sampled["outcome"],
+            "area": (sum(outcomes) - (outcomes[0] + outcomes[-1]) / 2) / 11,
+            "steps_to": first,
+            "thinking": sampled["oracle"],
+            "gamma": np.mean([step["gamma"] for step in steps]),
+            "hacked": np.mean([step["hacked"] for step in steps[-3:]]),
+            "length": sampled["length"],
+        }
+    )
+
+
+def test_a_cell_that_never_got_there_is_a_lower_bound_in_the_table(tmp_path: Path):
+    for seed in (1, 2):
+        write_cell(tmp_path, cell_lines("default", "oracle", seed))
+    text = tables.as_markdown(findings_of(tmp_path, 0.99), {})
+    assert re.search(r"\| oracle \| default \| 2 \|.*\| ≥ 13.0 \|", text)
+    assert "≥" not in re.search(r"\| oracle \| default .*", tables.as_markdown(findings_of(tmp_path, 0.6), {}))[0]
+    assert tables.as_json(findings_of(tmp_path, 0.99))["cells"][0]["not_reached"] == [1, 2]
+
+
+def test_the_same_results_give_the_same_bytes_in_another_process(tmp_path: Path):
+    write_grid(tmp_path / "in", ("default", "gdpo"), ("hackable", "length"), 2)
+    analyse(tmp_path / "in", tmp_path / "here")
+    command = f"from pathlib import Path; from {analyse.__module__} import analyse; analyse(Path('in'), Path('there'))"
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-c", command], cwd=tmp_path, env=environment, check=True, timeout=300)
+    assert {path.name for path in (tmp_path / "here").iterdir()} == {"results.json", "results.md", *figures.NAMES}
+    for path in (tmp_path / "here").iterdir():
+        assert (tmp_path / "there" / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_page_is_markdown_whose_tables_are_whole_and_whose_figures_are_there(out: Path, found: dict[str, Any]):
+    text = (out / "results.md").read_text()
+    for name in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text):
+        assert (out / name).is_file()
+    page = ElementTree.fromstring(f"<body>{MarkdownIt('commonmark').enable('table').render(text)}</body>")
+    for table in page.iter("table"):
+        assert len({len(list(row)) for row in table.iter("tr")}) == 1
+    assert [head.text for head in page.iter("h1")] == ["What the study says"]
+    for claim in found["claims"]:
+        assert claim["sentence"] in text
+    assert "nan" not in text.lower()
+    assert "| oracle | no_trust_no_annealing | 6 |" in text
+
+
+def test_the_table_has_the_means_by_answer_type_of_the_raw_results(out: Path):
+    row = re.search(r"\| noisy \| default \| 6 \| (.*) \|", (out / "results.md").read_text())[1].split(" | ")
+    greedy = [cell_lines("default", "noisy", seed, noise=0.004)[13] for seed in range(1, 7)]
+    kinds = sorted(greedy[0]["by_type"])
+    assert row[:3] == [f"{np.mean([line['by_type'][kind] for line in greedy]):.3f}" for kind in kinds]
+    assert row[3].startswith(f"{np.mean([line['outcome'] for line in greedy]):.3f} ± ")
+
+
+@pytest.mark.parametrize("name", figures.NAMES)
+def test_a_figure_stands_alone_in_light_and_dark(out: Path, name: str):
+    text = (out / name).read_text()
+    root = ElementTree.fromstring(text)
+    assert root.tag == f"{SVG}svg"
+    assert root.get("aria-label")
+    assert "var(" not in text
+    assert "url(" not in re.sub(r"url\(#[^)]+\)", "", text)
+    assert 'href="http' not in text
+    words = {element.text for element in root.iter(f"{SVG}text")}
+    assert "oracle" in words or "length" in words
+    used = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", re.sub(r"<style>.*?</style>", "", text)))
+    light = set(re.findall(r'style\*="(?:fill|stroke): (#[0-9a-f]{6})"', text))
+    assert used <= light, "a colour that a dark scheme does not change"
+
+
+def test_a_figure_draws_a_line_for_each_variant(out: Path):
+    words = [element.text for element in ElementTree.fromstring((out / "curves.svg").read_text()).iter(f"{SVG}text")]
+    for variant in ("default", "no_trust", "no_trust_no_annealing", "outcome_only"):
+        assert words.count(variant) == 1
+    assert [word for word in words if word in ("oracle", "noisy", "hackable", "length")] == [
+        "oracle",
+        "noisy",
+        "hackable",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variants", "models", "seeds"),
+    [
+        (("default",), ("oracle",), 1),
+        (("default",), ("oracle",), 2),
+        (("no_trust",), ("length",), 3),
+        ((), (), 2),
+    ],
+)
+def test_a_part_of_a_grid_is_analysed_and_what_is_missing_is_said(
+    tmp_path: Path, variants: tuple[str, ...], models: tuple[str, ...], seeds: int
+):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        analyse(write_grid(tmp_path / "in", variants, models, seeds), tmp_path / "out")
+    text = (tmp_path / "out/results.md").read_text()
+    assert "No cell of no_trust_no_annealing with oracle." in text
+    if "no_trust" not in variants:
+        assert (
+            "**Trust weights raise accuracy** (accuracy, greedy): not tested with the main reward models yet." in text
+        )
+    assert "nan" not in text.lower()
+
+
+def test_without_outcome_only_the_claims_that_need_it_are_not_tested(tmp_path: Path):
+    write_grid(tmp_path / "in", seeds=2)
+    for file in (tmp_path / "in").glob("outcome_only.*"):
+        file.unlink()
+    analyse(tmp_path / "in", tmp_path / "out")
+    text = (tmp_path / "out/results.md").read_text()
+    assert "No cell of outcome_only with none." in text
+    assert "No seed on both sides of default − outcome_only with oracle, noisy, hackable." in text
+    claims = json.loads((tmp_path / "out/results.json").read_text())["claims"]
+    assert [claim["key"] for claim in claims if not claim["verdicts"]] == ["1", "4"]
+
+
+def test_seeds_that_one_side_lacks_are_left_out_of_the_difference_and_told(tmp_path: Path):
+    write_grid(tmp_path, seeds=4)
+    (tmp_path / "no_trust.noisy.3.jsonl").unlink()
+    found = findings_of(tmp_path)
+    assert "no_trust with noisy lacks the seeds 3." in found.missing
+    pairs = {
+        one.contrast.label: list(one.by_seed)
+        for one in found.comparisons
+        if (one.measure, one.contrast.reward_model) == ("greedy", "noisy")
+    }
+    assert pairs["default − no_trust"] == [1, 2, 4]
+    assert pairs["default − outcome_only"] == [1, 2, 3, 4]
+
+
+def test_nothing_at_all_is_told(tmp_path: Path):
+    (tmp_path / "in").mkdir()
+    analyse(tmp_path / "in", tmp_path / "out")
+    assert "There is no finished cell." in (tmp_path / "out/results.md").read_text()
+
+
+def test_a_wrong_file_stops_before_anything_is_written(tmp_path: Path):
+    write_grid(tmp_path / "in", seeds=1)
+    (tmp_path / "in/default.oracle.1.jsonl").write_text('{"kind": "cell"}\n')
+    with pytest.raises(ResultsError, match="line 1: variant"):
+        analyse(tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_figure_that_has_nothing_to_show_any_more_is_taken_away(tmp_path: Path):
+    write_grid(tmp_path / "in", ("default", "gdpo"), ("oracle",), 2)
+    analyse(tmp_path / "in", tmp_path / "out")
+    assert (tmp_path / "out/curves_other_variants.svg").exists()
+    for file in (tmp_path / "in").glob("gdpo.*"):
+        file.unlink()
+    analyse(tmp_path / "in", tmp_path / "out")
+    assert not (tmp_path / "out/curves_other_variants.svg").exists()
+
+
+def test_a_hundred_times_the_seeds(tmp_path: Path):
+    found = findings_of(write_grid(tmp_path, ("default", "no_trust"), ("hackable",), 300, effect=known))
+    (one,) = (one for one in found.comparisons if (one.contrast.label, one.measure) == ("default − no_trust", "greedy"))
+    assert len(one.by_seed) == 300
+    assert verdict(one) == "supported"
+    assert one.test.low < 0.08 < one.test.high

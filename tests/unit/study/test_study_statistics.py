@@ -1,0 +1,132 @@
+"""Intervals, corrections and verdicts against scipy, plain formulas and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from recipe.sophiavl.study import statistics
+from recipe.sophiavl.study.statistics import area, corrected_tests, detectable, estimate, holm, steps_to
+
+SEEDS = [0.031, 0.012, 0.027, 0.040, 0.018, 0.022]
+
+
+def test_the_interval_is_students_by_the_textbook_formula():
+    found = estimate(SEEDS)
+    mean = sum(SEEDS) / 6
+    spread = (sum((value - mean) ** 2 for value in SEEDS) / 5) ** 0.5
+    half = 2.570582 * spread / 6**0.5  # the 97.5 % point of t with five degrees of freedom, from its table
+    assert (found.n, found.mean, found.sd) == (6, pytest.approx(mean), pytest.approx(spread))
+    assert (found.low, found.high) == (pytest.approx(mean - half, abs=1e-8), pytest.approx(mean + half, abs=1e-8))
+
+
+@pytest.mark.parametrize("values", [[], [0.1, float("nan")], [float("inf")]])
+def test_there_is_no_mean_of_what_is_no_number(values: list[float]):
+    with pytest.raises(ValueError, match="no mean"):
+        estimate(values)
+
+
+def test_one_seed_and_equal_seeds_have_no_interval():
+    assert estimate([0.4]).low is estimate([0.4]).sd is None
+    assert estimate([0.4, 0.4, 0.4]).low is None
+    one, same = corrected_tests([[0.1], [0.3 - 0.2, 0.1, 0.1]])
+    assert (one.reason, one.sign, one.p) == ("one seed", 0, None)
+    assert (same.reason, same.sign, same.p) == ("the difference is the same in all 3 seeds", 0, None)
+
+
+def test_a_difference_is_tested_as_scipys_paired_test():
+    left, right = np.array(SEEDS) + 0.5, np.array([0.5, 0.51, 0.49, 0.5, 0.52, 0.48])
+    (found,) = corrected_tests([(left - right).tolist()])
+    paired = stats.ttest_rel(left, right)
+    interval = paired.confidence_interval(0.95)
+    assert found.p == found.adjusted_p == pytest.approx(paired.pvalue)
+    assert (found.low, found.high) == (pytest.approx(interval.low), pytest.approx(interval.high))
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@settings(max_examples=50)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_rejects_what_the_step_down_rule_rejects(p: list[float]):
+    adjusted = holm(p)
+    order = sorted(range(len(p)), key=lambda place: p[place])
+    assert all(one >= other for one, other in zip(adjusted, p, strict=True))
+    for level in (0.01, 0.05, 0.2):
+        small = [p[place] * (len(p) - rank) <= level for rank, place in enumerate(order)]
+        rejected = order[: small.index(False) if False in small else len(p)]
+        assert {place for place, value in enumerate(adjusted) if value <= level} == set(rejected)
+
+
+def test_intervals_are_corrected_for_the_comparisons_that_could_be_tested():
+    values = [SEEDS, [-value for value in SEEDS], [0.01, -0.02, 0.03, -0.01, 0.0, 0.02], [0.1]]
+    tests = corrected_tests(values)
+    assert [test.comparisons for test in tests] == [3, 3, 3, 0]
+    assert [test.sign for test in tests] == [1, -1, 0, 0]
+    half = stats.t.ppf(1 - 0.05 / 6, 5) * stats.sem(SEEDS)
+    assert tests[0].high - tests[0].estimate.mean == pytest.approx(half)
+    assert tests[0].adjusted_p == pytest.approx(3 * tests[0].p)  # the smallest of three, by Holm
+    assert tests[1].low == pytest.approx(-tests[0].high)
+
+
+def test_a_verdict_follows_from_the_corrected_interval_not_from_the_uncorrected_one():
+    close = [0.03, 0.01, 0.05, 0.02, 0.00, 0.04]
+    (alone,) = corrected_tests([close])
+    among = corrected_tests([close, *([[0.01, -0.01, 0.02, -0.02, 0.03, -0.03]] * 11)])[0]
+    assert alone.sign == 1
+    assert among.estimate.low > 0 > among.low
+    assert among.sign == 0
+
+
+def test_twelve_comparisons_without_an_effect_are_rarely_decided_at_all(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(statistics, "_bootstrap", lambda values: None)
+    monkeypatch.setattr(statistics, "detectable", lambda *given: 0.0)
+    random = np.random.default_rng(1)
+    wrong = 0
+    for _ in range(40):
+        shared = random.normal(size=6)  # as where all are compared with the same cells
+        tests = corrected_tests([(random.normal(size=6) - shared).tolist() for _ in range(12)])
+        wrong += any(test.sign for test in tests)
+    assert wrong <= 8  # two are expected at most, and 14 of uncorrected intervals
+
+
+@pytest.mark.parametrize(("n", "level"), [(6, 0.95), (6, 1 - 0.05 / 12), (3, 0.95), (12, 0.99)])
+def test_four_in_five_studies_see_the_detectable_difference(n: int, level: float):
+    shift = detectable(2.0, n, level)
+    draws = np.random.default_rng(2).normal(shift, 2.0, size=(20_000, n))
+    low, high = stats.t.interval(level, n - 1, loc=draws.mean(axis=1), scale=stats.sem(draws, axis=1))
+    assert np.mean((low > 0) | (high < 0)) == pytest.approx(0.8, abs=0.01)
+
+
+def test_of_two_seeds_in_a_large_family_there_still_is_a_detectable_difference():
+    assert detectable(1.0, 2, 1 - 0.05 / 200) > detectable(1.0, 3, 1 - 0.05 / 200) > 0
+
+
+def test_the_bootstrap_is_scipys_and_repeats():
+    first, second = (corrected_tests([SEEDS])[0].bootstrap for _ in range(2))
+    assert first == second
+    found = stats.bootstrap((SEEDS,), np.mean, n_resamples=9999, rng=5).confidence_interval
+    assert first == pytest.approx(tuple(found), abs=1e-3)
+    assert corrected_tests([[0.1, 0.2]])[0].bootstrap is None
+
+
+def test_steps_to_an_accuracy_counts_to_the_first_mean_of_three_that_reaches_it():
+    rising = [0.5, 0.9, 0.7, 0.8, 0.9, 0.6]
+    assert steps_to(rising, 0.7) == (3, True)
+    assert steps_to(rising, 0.8) == (4, True)
+    assert steps_to(rising, 0.81) == (7, False), "one step more than there were"
+    assert steps_to([0.9], 0.8) == (1, True)
+    assert steps_to([0.7, 0.7, 0.7], 0.7) == (3, True), "0.7 three times has a mean of 0.7"
+
+
+def test_the_area_is_the_mean_height():
+    assert area([0.5] * 12) == pytest.approx(0.5)
+    assert area([0.0, 0.5, 1.0]) == pytest.approx(0.5)
+    assert area([0.2, 0.8, 0.2]) == pytest.approx(0.5)
+    assert area([0.3]) == 0.3
