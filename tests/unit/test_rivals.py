@@ -15,13 +15,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transfer_queue import KVBatchMeta
 from verl import DataProto
 from verl.trainer.ppo.core_algos import compute_gdpo_outcome_advantage
 from verl.trainer.ppo.v1.utils import compute_advantage_for_multi_trajectories
 
 from recipe.sophiavl.rivals import EPSILON
-from recipe.sophiavl.trainer import _dump_row
+from recipe.sophiavl.trainer import TrustGRPOMixin, _dump_row, final_outputs
 from recipe.sophiavl.trust_grpo import GroupRewards, MissingThinkingRewardError, TrustGRPOConfig, combine_rewards
+from recipe.sophiavl.verl_support import internals
 
 NAN = float("nan")
 RIVALS = ("gdpo", "process_aware")
@@ -240,28 +242,31 @@ def test_a_million_responses(rival) -> None:
 # ---- verl ------------------------------------------------------------------------------------------------------------
 
 
-def through_verl(rewards: np.ndarray, groups: Sequence[str], *, norm_by_std: bool, outputs: int = 1) -> np.ndarray:
-    """What V1's trainer makes of our rewards: each on the last token of every output of a session, in float32.
+def through_verl(rewards: GroupRewards, groups: Sequence[str], *, norm_by_std: bool, outputs: int = 1) -> np.ndarray:
+    """What verl makes of the rewards that the trainer writes.
+
+    Args:
+        outputs: of each session; the last one counts, and all get its advantage.
 
     Returns:
-        The advantage at the first token of each output, shape (B, outputs).
+        The advantage of each output, shape (B, outputs).
     """
-    lengths = np.random.default_rng(0).integers(1, 6, len(rewards) * outputs)
-    mask = torch.arange(5)[None] < torch.tensor(lengths)[:, None]
-    scores = torch.zeros(mask.shape, dtype=torch.float32)
-    scores[torch.arange(len(mask)), torch.tensor(lengths) - 1] = torch.tensor(
-        np.repeat(rewards, outputs), dtype=torch.float32
-    )
     keys = [f"{group}_{session}_{output}" for session, group in enumerate(groups) for output in range(outputs)]
-    data = DataProto.from_dict(
-        {"token_level_rewards": scores, "response_mask": mask.long()},
-        non_tensors={"uid": np.array([key.rsplit("_", 2)[0] for key in keys], dtype=object)},
-    )
-    found = compute_advantage_for_multi_trajectories(
-        data, keys, "grpo", norm_adv_by_std_in_grpo=norm_by_std, config=None
-    ).batch["advantages"]
+    lengths = np.random.default_rng(0).integers(1, 6, len(keys))
+    masks = torch.nested.as_nested_tensor([torch.ones(length) for length in lengths.tolist()], layout=torch.jagged)
+    batch = KVBatchMeta(keys=keys, tags=[{} for _ in keys], partition_id="train")
+    with pytest.MonkeyPatch.context() as patch:
+        written: dict[str, torch.Tensor] = {}
+        patch.setattr(internals, "read_fields", lambda batch, keys, fields: {"response_mask": masks})
+        patch.setattr(internals, "write_fields", lambda batch, keys, fields: written.update(fields))
+        object.__new__(TrustGRPOMixin)._write_rewards(batch, final_outputs(batch), rewards)
+    scores, mask = written["rm_scores"].to_padded_tensor(0.0), masks.to_padded_tensor(0.0)
+    uids = np.array([key.rsplit("_", 2)[0] for key in keys], dtype=object)
+    data = DataProto.from_dict({"token_level_rewards": scores, "response_mask": mask}, non_tensors={"uid": uids})
+    settings = {"norm_adv_by_std_in_grpo": norm_by_std, "config": None}
+    found = compute_advantage_for_multi_trajectories(data, keys, "grpo", **settings).batch["advantages"]
     assert torch.equal(found, found[:, :1] * mask)
-    return found[:, 0].numpy().reshape(len(rewards), outputs)
+    return found[:, 0].numpy().reshape(len(groups), outputs)
 
 
 def batch_of(size: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -275,19 +280,19 @@ def batch_of(size: int, seed: int = 1) -> tuple[np.ndarray, np.ndarray, list[str
 @pytest.mark.parametrize("outputs", [1, 3])
 @pytest.mark.parametrize("rival", RIVALS)
 def test_verls_stock_grpo_passes_the_rewards_through(rival, outputs) -> None:
-    outcome, thinking, groups = batch_of(128)
-    rewards = combine(outcome, thinking, groups, combine=rival, on_missing="drop_response").reward
+    *batch, groups = batch_of(128)
+    rewards = combine(*batch, groups, combine=rival, on_missing="drop_response")
     found = through_verl(rewards, groups, norm_by_std=False, outputs=outputs)
-    assert found == pytest.approx(np.repeat(rewards[:, None], outputs, axis=1), abs=1e-6)
-    assert np.abs(rewards).max() > 1, "else the comparison says little"
+    assert found == pytest.approx(np.repeat(rewards.reward[:, None], outputs, axis=1), abs=1e-6)
+    assert np.abs(rewards.reward).max() > 1, "else the comparison says little"
 
 
 @pytest.mark.parametrize("rival", RIVALS)
 def test_with_the_standard_deviation_verl_would_change_them(rival) -> None:
     """Hence `checks` refuses it."""
-    outcome, thinking, groups = batch_of(128)
-    rewards = combine(outcome, thinking, groups, combine=rival, on_missing="drop_response").reward
-    assert np.abs(through_verl(rewards, groups, norm_by_std=True)[:, 0] - rewards).max() > 0.1
+    *batch, groups = batch_of(128)
+    rewards = combine(*batch, groups, combine=rival, on_missing="drop_response")
+    assert np.abs(through_verl(rewards, groups, norm_by_std=True)[:, 0] - rewards.reward).max() > 0.1
 
 
 def test_gdpo_is_verls_own_where_each_response_has_one_token() -> None:
