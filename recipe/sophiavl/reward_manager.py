@@ -62,6 +62,12 @@ class ThinkingRewardManager(RewardManagerBase):
             hosted = config.reward.reward_model.model_path
             self._client = ThinkingRewardClient(self.settings.client_settings(reward_router_address, hosted))
 
+    async def close(self) -> None:
+        """Close the connections to the reward model and end the threads."""
+        self._threads.shutdown(wait=False)
+        if self._client is not None:
+            await self._client.close()
+
     async def run_single(self, data: DataProto) -> dict[str, Any]:
         """Score one response.
 

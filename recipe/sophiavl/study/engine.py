@@ -1,9 +1,9 @@
 """One engine for many short runs: Ray, the policy's worker and the rollout server start once.
 
 A run after the first one takes them over. The policy, its optimiser and schedule go back to where they were before the
-first run's first step, by verl's own checkpoint; everything else that a run has (data, reward workers, agent loop,
-logger, trainer) is its own. The rollout server draws on from where its random numbers are: runs on one engine are
-independent of each other, and a seed decides which questions come when, not what is sampled.
+first run's first step, by verl's own checkpoint; reward workers begin anew; data, logger and trainer are the run's own.
+The rollout server draws on from where its random numbers are: runs on one engine are independent of each other, and a
+seed decides which questions come when, not what is sampled.
 """
 
 from __future__ import annotations
@@ -84,16 +84,10 @@ class ReusedEngineMixin:
         self._init_dataloader()
         self._init_dump_executor()
         vars(self).update(kept.parts)
-        self.reward_loop_manager = internals.reward_loop_manager(self.config)
+        internals.renew_reward_workers(self.reward_loop_manager, self.config)
         self.checkpoint_manager.sleep_replicas()
         self.actor_rollout_wg.load_checkpoint(kept.start.name)
         self._load_checkpoint()
-
-    def fit(self, agent_loop_manager: Any) -> None:
-        super().fit(agent_loop_manager)
-        # Named actors, which the next run's would meet.
-        for worker in self.reward_loop_manager.reward_loop_workers:
-            ray.kill(worker)
 
 
 @ray.remote
@@ -105,6 +99,16 @@ class StudyTaskRunner(TrustGRPOTaskRunner.__ray_metadata__.modified_class):
         self._variables.update(variables)
         self._preflight_done = preflight_done
         os.environ.update(variables)
+
+    def run(self, config: DictConfig) -> None:
+        """Train; the engine stays as it is."""
+        with internals.queue_kept_open():
+            super().run(config)
+
+    def init_agent_loop_manager(self) -> None:
+        """The one that is there goes on: the reward workers that it hands responses to are the same."""
+        if self.agent_loop_manager is None:
+            super().init_agent_loop_manager()
 
     def _extend_verl(self, mode: str) -> None:
         if mode != "sync":

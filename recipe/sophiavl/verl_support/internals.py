@@ -7,7 +7,9 @@ verl 0.9.1, TransferQueue 0.1.11.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import reduce
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 _TRAINER = "verl.trainer.ppo.v1.trainer_base"
 _REWARD_LOOP = "verl.experimental.reward_loop.reward_loop"
 
-# What a trainer has of its engine once it is set up (``PPOTrainer._setup``), beside the reward workers.
+# What a trainer has of its engine once it is set up (``PPOTrainer._setup``).
 ENGINE_PARTS = (
     "resource_pool_manager",
     "resource_pool_to_cls",
@@ -25,6 +27,7 @@ ENGINE_PARTS = (
     "ref_policy_wg",
     "llm_server_manager",
     "checkpoint_manager",
+    "reward_loop_manager",
     "teacher_model_manager",
     "distillation_config",
 )
@@ -76,7 +79,7 @@ EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
     "verl.experimental.reward_loop.reward_manager.registry": (("REWARD_MANAGER", "must hold our manager"),),
     _REWARD_LOOP: (
         ("RewardLoopWorker", "is told the driver's environment before it makes its reward manager"),
-        ("RewardLoopManager", "starts reward workers for each run on an engine"),
+        ("RewardLoopWorker._init_reward_fn", "is called again for each run on an engine"),
         ("RewardLoopManager._init_reward_loop_workers", "is wrapped, so that its workers are these"),
     ),
     "verl.experimental.reward_loop.reward_model": (
@@ -96,7 +99,11 @@ EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
     "verl.model_merger.fsdp_model_merger": (
         ("FSDPModelMerger.merge_and_save", "puts a checkpoint's shards together for recipe.sophiavl.merge"),
     ),
-    "transfer_queue": (("kv_batch_get", "reads a batch's fields"), ("kv_batch_put", "writes a batch's fields")),
+    "transfer_queue": (
+        ("kv_batch_get", "reads a batch's fields"),
+        ("kv_batch_put", "writes a batch's fields"),
+        ("close", "waits until the last run on an engine has ended"),
+    ),
 }
 
 
@@ -190,9 +197,31 @@ def give_reward_workers_the_replicas() -> None:
     manager.get_router_address = lambda self: ",".join(self.server_addresses)
 
 
-def reward_loop_manager(config: Any) -> Any:
-    """New reward workers, without a reward model of verl's own (``PPOTrainer._setup``)."""
-    return find(_REWARD_LOOP, "RewardLoopManager")(config=config, rm_resource_pool=None)
+def renew_reward_workers(manager: Any, config: Any) -> None:
+    """Have reward workers that are there begin anew with another configuration (``RewardLoopWorker.__init__``)."""
+    import ray
+
+    find(_REWARD_LOOP, "RewardLoopWorker._init_reward_fn")
+    manager.config = config
+    ray.get([worker.__ray_call__.remote(_renew_reward_worker, config) for worker in manager.reward_loop_workers])
+
+
+def _renew_reward_worker(worker: Any, config: Any) -> None:
+    before, worker.config = worker.reward_manager, config
+    worker._init_reward_fn()
+    asyncio.run_coroutine_threadsafe(before.close(), worker.loop)
+
+
+@contextmanager
+def queue_kept_open() -> Iterator[None]:
+    """Meanwhile verl does not close TransferQueue: workers that are there would be left with a client of nothing."""
+    queue = import_module("transfer_queue")
+    close = find("transfer_queue", "close")
+    queue.close = lambda: None
+    try:
+        yield
+    finally:
+        queue.close = close
 
 
 def set_validation_sampling(manager: Any, config: Any, values: Mapping[str, Any]) -> None:
