@@ -88,7 +88,8 @@ class GroupRewards:
             means, with ``advantages``.
         mu_correct: float64, the group's mean thinking reward of the correct side; NaN where it has no score.
         mu_wrong: float64, the same of the wrong side.
-        used: bool, whether the thinking term was applied to this response.
+        used: bool, whether the thinking term was applied to this response (the term may be 0: process_aware's is for
+            wrong ones).
         advantages: of what ``reward`` consists where ``combine`` is not trust_grpo; None: it is Eq. 5.
     """
 
@@ -194,26 +195,19 @@ def combine_rewards(
     weight = config.alpha * annealing_factor(step, horizon, config.schedule)
     if config.min_outcome is not None:
         thinking = np.where(outcome < config.min_outcome, 0.0, thinking)
-    missing = np.isnan(thinking)
-    if config.on_missing == "raise" and missing.any():
-        raise MissingThinkingRewardError(
-            f"{missing.sum()} of {missing.size} responses have no thinking reward, and "
-            "thinking_reward.on_missing='raise'; use drop_group or drop_response to train on without them"
-        )
     in_means = thinking
     if formatted is not None and not config.unformatted_in_means:
         in_means = np.where(np.asarray(formatted, dtype=bool), thinking, np.nan)
     correct = outcome >= _thresholds(config, problem_types, outcome.size)
-    used = _used(missing, correct, group, config)
+    used = _used(thinking, correct, group, config)
     if config.combine != "trust_grpo":
-        parts = (outcome, thinking, group)
         scored = used & ~np.isnan(in_means)
         if config.combine == "gdpo":
-            advantages = gdpo(*parts, scored=scored, weight=weight)
+            found = gdpo(outcome, thinking, group, scored=scored, weight=weight)
         else:
-            advantages = process_aware(*parts, scored=scored, correct=correct, weight=weight)
+            found = process_aware(outcome, thinking, group, scored=scored, correct=correct, weight=weight)
         none = np.full(outcome.size, np.nan)
-        return GroupRewards(advantages.reward, none, none, none, used, advantages)
+        return GroupRewards(found.reward, none, none, none, used, found)
     sides = sides_of(correct, in_means, group)
     gamma = estimate_trust(sides, config.trust_estimator) if config.trust else np.ones_like(sides.mu_correct)
     # The missing scores are NaN, and NaN * 0 is NaN: replace, don't multiply.
@@ -257,9 +251,18 @@ def _thresholds(config: TrustGRPOConfig, problem_types: Sequence[str] | None, si
 
 
 def _used(
-    missing: npt.NDArray[np.bool_], correct: npt.NDArray[np.bool_], group: npt.NDArray[np.intp], config: TrustGRPOConfig
+    thinking: npt.NDArray[np.float64],
+    correct: npt.NDArray[np.bool_],
+    group: npt.NDArray[np.intp],
+    config: TrustGRPOConfig,
 ) -> npt.NDArray[np.bool_]:
     """Which responses keep their thinking term: no missing score and no rule of the settings takes it."""
+    missing = np.isnan(thinking)
+    if config.on_missing == "raise" and missing.any():
+        raise MissingThinkingRewardError(
+            f"{missing.sum()} of {missing.size} responses have no thinking reward, and "
+            "thinking_reward.on_missing='raise'; use drop_group or drop_response to train on without them"
+        )
     used = ~missing
     if config.on_missing == "drop_group":
         used &= ~_any_in_group(missing, group)
