@@ -24,12 +24,13 @@ from recipe.sophiavl.study.comparisons import (
     DEFAULT,
     MAIN_MODELS,
     MAIN_VARIANTS,
-    NO_REWARD_MODEL,
+    OUTCOME_ONLY,
     Comparison,
     Measure,
     Pair,
 )
 from recipe.sophiavl.study.findings import Findings
+from recipe.sophiavl.study.grid import NO_REWARD_MODEL
 from recipe.sophiavl.study.results import Cell, StepLine
 
 NAMES = (
@@ -50,6 +51,11 @@ _CURVES: tuple[tuple[str, Callable[[StepLine], float | None]], ...] = (
     ("hacked share", lambda step: step.hacked),
 )
 _FOREST = ("greedy", "sampled", "area", "thinking")
+_BANDS = (
+    "means over the sampled responses of each training step, mean over seeds; the band goes from the lowest to the "
+    "highest seed."
+)
+_UNASKED = f" {OUTCOME_ONLY} asks no reward model: it is the same in every column."
 _DASHES = ("-", "--", "-.", ":")
 _VARIABLE = re.compile(r"var\(--(\w+)\)")
 _DEFINED = re.compile(r"--(\w+): (#[0-9a-f]{6})")
@@ -68,18 +74,16 @@ def draw(found: Findings) -> Drawn:
     others = [
         variant for variant in dict.fromkeys(variant for variant, _ in found.values) if variant not in MAIN_VARIANTS
     ]
+    other_models = [model for model in models if model not in main]
     drawn: Drawn = {}
-    for name, title, variants, columns in (
-        (NAMES[0], "Learning curves", MAIN_VARIANTS, main),
-        (NAMES[1], "Learning curves, other reward models", MAIN_VARIANTS, [one for one in models if one not in main]),
-        (NAMES[2], "Learning curves, other variants", (DEFAULT, *others) if others else (), models),
+    for name, title, variants, asked, columns in (
+        (NAMES[0], "Learning curves", MAIN_VARIANTS, MAIN_VARIANTS, main),
+        (NAMES[1], "Learning curves, other reward models", MAIN_VARIANTS, MAIN_VARIANTS, other_models),
+        (NAMES[2], "Learning curves, other variants", (DEFAULT, *others), others, models),
     ):
-        shown = [model for model in columns if any((variant, model) in cells for variant in variants)]
-        if shown and variants:
-            text = (
-                f"{title}: means over the sampled responses of each training step, mean over seeds; the band goes from "
-                f"the lowest to the highest seed. outcome_only asks no reward model and is the same in every column."
-            )
+        shown = [model for model in columns if any((variant, model) in cells for variant in asked)]
+        if shown:
+            text = f"{title}: {_BANDS}{_UNASKED if OUTCOME_ONLY in variants else ''}"
             drawn[name] = (_curves(cells, variants, shown, text), text)
     kinds = (("Differences", ("planned", "interaction")), ("Differences, other variants", ("other",)))
     for name, (title, members) in zip(NAMES[3:], kinds, strict=True):

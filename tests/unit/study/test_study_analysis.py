@@ -98,7 +98,9 @@ def test_a_difference_is_paired_by_seed_and_computed_by_the_raw_results(found: d
 
 def test_pairing_takes_out_what_the_cells_of_a_seed_share(found: dict[str, Any]):
     cell = next(one for one in found["cells"] if (one["variant"], one["reward_model"]) == ("default", "oracle"))
-    assert difference(found, "default − outcome_only", "oracle", "greedy")["sd"] < cell["measures"]["greedy"]["sd"] / 2
+    assert (
+        difference(found, "default − outcome_only", "oracle", "greedy")["sd"] < 0.75 * cell["measures"]["greedy"]["sd"]
+    )
 
 
 def test_an_interaction_is_a_difference_of_differences(found: dict[str, Any]):
