@@ -122,8 +122,8 @@ def measures(accuracy: float) -> tuple[Measure, ...]:
             "steps_to",
             f"steps to {accuracy:g}",
             f"first step at which the training batches' mean outcome reward, averaged over it and the two before, is "
-            f"at least {accuracy:g}; a seed that never gets there counts as one step more than there were: a mean with ≥ "
-            f"is a lower bound, a difference is at least that large where one side got there, and unknown (0) where "
+            f"at least {accuracy:g}; a seed that never gets there counts as one step more than there were: a mean with "
+            f"≥ is a lower bound, a difference is at least that large where one side got there, and unknown (0) where "
             f"none did",
             lambda cell: float(steps_to([step.outcome for step in cell.steps], accuracy)[0]),
             digits=1,

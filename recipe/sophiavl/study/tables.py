@@ -153,7 +153,8 @@ def _ran(found: Findings) -> str:
         return ""
     listed = ", ".join(map(code, runs["commits"]))
     text = (
-        f"{runs['cells']} cells of {runs['steps']} training steps, seeds {', '.join(map(str, runs['seeds']))}, "
+        f"{runs['cells']} cell{'s' * (runs['cells'] > 1)} of {runs['steps']} training steps, "
+        f"seed{'s' * (len(runs['seeds']) > 1)} {', '.join(map(str, runs['seeds']))}, "
         f"{runs['hours']:.1f} hours of runs, commit{'s' * (len(runs['commits']) > 1)} {listed}; validation on "
         f"{runs['questions']} questions."
     )
