@@ -1,4 +1,5 @@
-"""verl's ``separate_async``: trainer and rollout server are processes of their own, and neither waits for the other.
+"""verl's ``separate_async``, with the TRM hosted by verl on a pool of its own: trainer, rollout server and TRM are
+processes of their own, and none waits for another.
 
 ``colocate_async`` runs in ``test_serving_modes.py``."""
 
@@ -13,9 +14,9 @@ from recipe.sophiavl import merge
 from recipe.sophiavl.run_folder import CHECKPOINTS
 from testbed.training import TrainingRun, batches
 from tests.e2e.conftest import MODELS
-from tests.e2e.test_training import CORRELATION, assert_equation_5
+from tests.e2e.test_serving_modes import assert_all_scored, hosted_trm
+from tests.e2e.test_training import CORRELATION
 from tests.support.greedy import rows_of, saved_weights, weights_of, with_transformers
-from tests.support.lying_trm import LyingProxy
 
 pytestmark = pytest.mark.e2e
 
@@ -23,7 +24,7 @@ STEPS = 3
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], lying_trm: LyingProxy) -> TrainingRun:
+def run(tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path]) -> TrainingRun:
     return TrainingRun(
         tmp_path_factory.mktemp("separate"),
         f"data.train_files={data_files['train']}",
@@ -37,9 +38,10 @@ def run(tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], l
         "actor_rollout_ref.rollout.n_gpus_per_node=1",
         "actor_rollout_ref.rollout.checkpoint_engine.backend=tcp",
         "actor_rollout_ref.hybrid_engine=false",
-        "ray_kwargs.ray_init.num_gpus=2",
+        # two replicas in the pool: each question goes to the one that has its prefix
+        *hosted_trm("pool", replicas=2),
+        "ray_kwargs.ray_init.num_gpus=4",
         "actor_rollout_ref.actor.optim.lr=3e-4",
-        f"thinking_reward.urls=[{lying_trm.url}]",
         "sophiavl.validation_modes=[greedy]",
         f"trainer.total_training_steps={STEPS}",
         "trainer.val_before_train=false",
@@ -48,9 +50,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], l
     ).run()
 
 
-def test_dumped_rewards_are_equation_5_at_every_step(run: TrainingRun) -> None:
-    for step in range(1, STEPS + 1):
-        assert_equation_5(run.rollouts(step), step, STEPS)
+def test_the_pool_scores_every_response(run: TrainingRun) -> None:
+    assert_all_scored(run, STEPS)
 
 
 def test_the_actor_moves_and_the_server_follows(run: TrainingRun) -> None:
