@@ -36,6 +36,7 @@ def test_paper_settings() -> None:
     settings = ThinkingRewardSettings.from_config(config.thinking_reward)
     assert (settings.trust.alpha, settings.trust.schedule, settings.trust.trust) == (0.3, "exponential", True)
     assert (settings.trust.uniform_groups, settings.trust.on_missing) == ("keep", "drop_group")
+    assert settings.trust.trust_estimator == "paper"
     assert (config.trainer.total_training_steps, config.actor_rollout_ref.rollout.n) == (1500, 8)
     assert config.actor_rollout_ref.actor.kl_loss_coef == 0.04
     assert config.actor_rollout_ref.actor.optim.lr == 5e-7
@@ -88,6 +89,7 @@ def test_outcome_only_needs_no_server() -> None:
         (("thinking_reward.schedule=linera",), ("'linera'", "did you mean linear?")),
         (("thinking_reward.mode=externl",), ("'externl'", "did you mean external?")),
         (("thinking_reward.trust=flase",), ("'flase'", "did you mean false?")),
+        (("thinking_reward.trust_estimator=shrank",), ("'shrank'", "'paper', 'shrunk' or 'pooled'", "mean shrunk?")),
         (("thinking_reward.ocr_reward=Exp",), ("'Exp'", "did you mean exp?")),
         (("+thinking_reward.correct_threshold_by_type.orc=0.9",), ("'orc'", "did you mean ocr?")),
     ],
