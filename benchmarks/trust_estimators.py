@@ -5,7 +5,7 @@ Each takes the sides of the groups of batches and gives one gamma a group (shape
 error:
 
 - ``d + se``: min(1, exp(d + se)): distrust only what stands out of the noise, as a one-sided test.
-- ``James-Stein``: each group alone: d times max(0, 1 - se^2 / d^2).
+- ``group alone``: as ``shrunk`` with each group for itself: d times max(0, 1 - se^2 / d^2).
 - ``batch mean``: as ``pooled``, but a group with mu_c >= mu_w may be distrusted for the sake of the others.
 - ``posterior``: E[min(1, exp(D))] under the posterior of ``batch mean``.
 - ``one for all``: complete pooling: gamma of the batch's mean.
@@ -31,7 +31,7 @@ def one_sided(sides: Sides, errors: float = 1.0) -> Array:
     return weight_of(difference + errors * np.sqrt(noise / np.maximum(precision, _ALMOST_0)))
 
 
-def james_stein(sides: Sides) -> Array:
+def group_alone(sides: Sides) -> Array:
     difference, precision, noise = differences(sides)
     return weight_of(difference * np.maximum(0.0, 1 - noise / np.maximum(precision * difference**2, _ALMOST_0)))
 
@@ -67,7 +67,7 @@ def _posterior(sides: Sides) -> tuple[Array, Array]:
 COMPARED: Mapping[str, Callable[[Sides], Array]] = {
     **ESTIMATORS,
     "d + se": one_sided,
-    "James-Stein": james_stein,
+    "group alone": group_alone,
     "batch mean": batch_mean,
     "posterior": posterior,
     "one for all": one_for_all,

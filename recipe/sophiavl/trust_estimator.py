@@ -18,10 +18,11 @@ moments of d (DerSimonian and Laird 1986). They differ in c:
     shrunk:  c = 0                          s = max(0, sum(p * d^2) - G * v) / sum(p)
     pooled:  c = sum(p * d) / sum(p)        s = max(0, sum(p * (d - c)^2) - (G - 1) * v) / (sum(p) - sum(p^2) / sum(p))
 
-``shrunk`` never distrusts a group more than ``paper`` does, and noise alone (s = 0) distrusts nobody; a group that is
-alone in its batch has the positive-part James-Stein estimate. ``pooled`` lets the other groups of a batch confirm or
-excuse what a group shows; one that is alone is as with ``paper``. With many responses w goes to 1, and both to
-``paper``. So they do where nothing tells noise from difference: no side has two scores, or they agree in every side.
+``shrunk`` never distrusts a group more than ``paper`` does, and nobody in a batch whose differences are no larger than
+noise makes them (s = 0); of a group that is alone in its batch, w = max(0, 1 - v / (p * d^2)) is kept. ``pooled`` lets
+the other groups of a batch confirm or excuse what a group shows; one that is alone is as with ``paper``. With many
+responses both come to ``paper``. So they do where nothing tells noise from difference: no side of the batch has two
+scores, or they agree in every side.
 
 All look at one batch of groups and remember nothing. ``benchmarks/bench_trust_noise.py`` measures what they do.
 """

@@ -56,7 +56,7 @@ def test_shrunk_by_hand() -> None:
 
 
 def test_pooled_by_hand() -> None:
-    """The same batch: c = (-0.4 + 0.15) / 1.75 = -1/7; s from (9/7^2 * 0.04 ... ) about c."""
+    """The same batch: c = (-0.4 + 0.15) / 1.75."""
     batch = of_groups(([0.3, 0.5], [0.7, 0.9]), ([0.6], [0.3, 0.4, 0.5]))
     centre = (-0.4 + 0.75 * 0.2) / 1.75
     around = (-0.4 - centre) ** 2 + 0.75 * (0.2 - centre) ** 2
@@ -97,7 +97,7 @@ def test_as_the_paper_where_nothing_tells_noise_from_difference(estimator, group
 
 
 def test_one_group_alone() -> None:
-    """Shrunk: positive-part James-Stein, v = 0.02, so that 1 - v / d^2 remains of d. Pooled: the paper's."""
+    """Shrunk: p = 1 and v = 0.02, so that 1 - v / d^2 remains of d, or nothing. Pooled: the paper's."""
     batch = of_groups(([0.3, 0.5], [0.7, 0.9]))
     assert gammas(batch, "shrunk") == pytest.approx(np.full(4, math.exp(-0.4 * (1 - 0.02 / 0.16))))
     assert gammas(batch, "pooled") == pytest.approx(np.full(4, math.exp(-0.4)))
