@@ -32,7 +32,7 @@ from benchmarks.trust_estimators import COMPARED
 from benchmarks.trust_noise import ACCURACIES, NOISES, SIZES, TRMS, computed, exact, measure
 from page_kit.charts import SERIES, colour, styled, to_svg_file
 
-SIZE, NOISE = 8, 0.2  # the paper's group; a TRM's repeated replies differ about so much
+SIZE, NOISE = 8, 0.2  # the paper's group, and the middle of the noises
 KEYS = ["estimator", "trm", "size", "noise"]
 _MOST_LOST = 0.08  # of the picture
 _BAD = ("bad, -0.4", "bad, -0.2", "1 of 4 bad")
