@@ -44,6 +44,7 @@ def test_a_grid_is_read_whole(tmp_path: Path):
         (STEP_5, "oracle", 1.5, "line 6: oracle"),
         (STEP_5, "gamma", -0.1, "line 6: gamma"),
         (STEP_5, "length", "long", "line 6: length"),
+        (STEP_5, "length", float("inf"), "line 6: length"),
         (STEP_5, "step", 4, "line 6: step: 4, where step 5 must come"),
         (STEP_5, "step", 6, "line 6: step: 6, where step 5 must come"),
         (STEP_5, "kind", "stage", "line 6: kind"),
