@@ -23,7 +23,7 @@ NOTHING_LEFT, FAILED, AT_LIMIT = 0, 1, 3  # exit codes of a worker
 CORES, MEMORY_GB = 2, 9.0  # of one engine with the quickstart's models
 _WORKER = (sys.executable, "-m", "recipe.sophiavl.study.worker")
 _POLL_S = 1.0
-_STOP_S = 20.0
+_STOP_S = 30.0
 
 
 class WorkerError(OSError):
@@ -184,7 +184,7 @@ class _Crew:
 
     def stop(self) -> None:
         """End all of them, by force where that does not work."""
-        for how in (signal.SIGINT, signal.SIGKILL):
+        for how in (signal.SIGTERM, signal.SIGKILL):
             alive = [process for process in self.processes if process.poll() is None]
             for process in alive:
                 with contextlib.suppress(ProcessLookupError):

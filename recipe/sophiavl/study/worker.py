@@ -26,7 +26,7 @@ from hydra import compose, initialize_config_dir  # noqa: E402
 from omegaconf import DictConfig  # noqa: E402
 
 from recipe.sophiavl import main_sophiavl, start  # noqa: E402
-from recipe.sophiavl.server_process import free_port, running_server  # noqa: E402
+from recipe.sophiavl.server_process import ended_by_sigterm, free_port, running_server  # noqa: E402
 from recipe.sophiavl.study import records  # noqa: E402
 from recipe.sophiavl.study.grid import Cell, Study, load_judge, load_study  # noqa: E402
 from recipe.sophiavl.study.runner import AT_LIMIT, FAILED, NOTHING_LEFT, failure_file, result_file  # noqa: E402
@@ -107,26 +107,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--most", type=int, default=0, help="end after so many runs; 0: no limit")
     given = parser.parse_args(arguments)
-    study = load_study(given.study)
-    engine = Engine()
+    with ended_by_sigterm(), contextlib.closing(Engine()) as engine:
+        return work(load_study(given.study), given.results, given.runs, given.most, engine.train)
+
+
+def work(study: Study, results: Path, runs: Path, most: int, train: main_sophiavl.Train) -> int:
+    """Make runs until none is left for this process, or so many (0: no limit), or one fails: an exit code."""
     made = 0
-    while True:
-        if given.most and made == given.most:
-            engine.close()
-            return AT_LIMIT
-        with claimed(study, given.results, given.runs) as cell:
+    while not most or made < most:
+        with claimed(study, results, runs) as cell:
             if cell is None:
-                engine.close()
                 return NOTHING_LEFT
             print(f"run {cell.name}", flush=True)
             try:
-                make_run(study, cell, given.results, given.runs, engine.train)
+                make_run(study, cell, results, runs, train)
             except Exception:  # noqa: BLE001  (told to the parent, and this process ends)
                 told = traceback.format_exc()
-                failure_file(given.runs, cell).write_text(told, encoding="utf-8")
+                failure_file(runs, cell).write_text(told, encoding="utf-8")
                 print(told, file=sys.stderr, flush=True)
                 return FAILED
         made += 1
+    return AT_LIMIT
 
 
 if __name__ == "__main__":
