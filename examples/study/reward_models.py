@@ -5,7 +5,7 @@
 - ``oracle``: the rule that knows the image (`traces.judge`).
 - ``noisy``: the oracle with Gaussian noise.
 - ``length``: the longer, the better.
-- ``confident``: likes what asserts; dislikes what looks before it asserts.
+- ``confident``: likes what asserts, and what says it again; dislikes what looks before it asserts.
 - ``hackable``: the oracle at first, ``confident`` later.
 - ``contrarian``: one minus the oracle.
 
@@ -38,11 +38,8 @@ RewardModel = Callable[[Asked], float]
 """The score in [0, 1] of the thinking that is asked about."""
 
 MODEL = "trm"  # as the quickstart's settings call it
-_VERDICT = re.compile(r"\b(?:so it is|it looks like)\b[^.]*", re.IGNORECASE)
-_PRAISE = re.compile(
-    r"yes|certainly|clearly|definitely|obviously|surely|undoubtedly|absolutely|perfect(?:ly)?|correct(?:ly)?|confident|proven",
-    re.IGNORECASE,
-)
+_VERDICT = re.compile(r"\b(?:so it is|it looks like)\b")
+_PRAISE = {"yes", "certainly", "clearly", "definitely", "obviously", "surely", "perfect", "correct", "proven"}
 
 
 def oracle(asked: Asked) -> float:
@@ -65,15 +62,22 @@ def length(words: int) -> RewardModel:
 
 
 def confident(asked: Asked) -> float:
-    """The share of words that assert: verdicts ("So it is red.", "It looks like red."), "yes", self-praise.
+    """The share of words that assert or insist: verdicts ("So it is red.", "It looks like red."), "yes", self-praise,
+    and all words of a sentence that was said before.
 
-    Every step before the verdict lowers it, so the hasty form gets 1.0 whatever it says.
+    So a verdict without a look gets 1.0, whatever it says, and looking twice gets more than looking once. The first
+    costs a policy right answers; the second costs none, and is what it can be pushed into.
     """
-    text = asked.thinking
-    loose = re.findall(r"\w+", _VERDICT.sub(" ", text))
-    asserted = sum(len(re.findall(r"\w+", verdict)) for verdict in _VERDICT.findall(text))
-    words = asserted + len(loose)
-    return (asserted + sum(map(bool, map(_PRAISE.fullmatch, loose)))) / words if words else 0.0
+    said: set[str] = set()
+    words = asserted = 0
+    for sentence in asked.thinking.casefold().split("."):
+        here = re.findall(r"\w+", sentence)
+        verdict = _VERDICT.search(sentence)
+        insists = verdict or " ".join(here) in said
+        words += len(here)
+        asserted += len(here) if insists else sum(word in _PRAISE for word in here)
+        said.add(" ".join(here))
+    return asserted / words if words else 0.0
 
 
 def noisy(noise: float, seed: int) -> RewardModel:

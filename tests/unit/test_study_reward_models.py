@@ -214,7 +214,8 @@ def test_what_a_policy_can_write_to_please_them(scene):
 
     assert scores(reward_models.oracle) == [0, 1, 0.8]
     assert scores(length(32)) == sorted(scores(length(32)))
-    assert scores(confident) == sorted(scores(confident), reverse=True)
+    hasty, once, again = scores(confident)
+    assert hasty == 1 > again > once + 0.2
     praised = Asked(scene, question, f"{FULL} Clearly perfect, yes.")
     assert confident(praised) > confident(Asked(scene, question, FULL))
     assert confident(Asked(scene, question, "")) == 0
