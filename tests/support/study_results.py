@@ -30,7 +30,7 @@ def cell_lines(
 ) -> list[dict[str, Any]]:
     """The lines of a cell whose accuracy goes from 0.6 to 0.8 + `effect`; thinking gains half of the effect."""
     seeds = np.random.default_rng([seed, 1])  # what cells of one seed share
-    own = np.random.default_rng([2, *f"{variant}.{reward_model}".encode(), seed])
+    own = np.random.default_rng([3, *f"{variant}.{reward_model}".encode(), seed])
     level = 0.8 + effect + 0.03 * seeds.normal() + noise * own.normal()
     asked = reward_model != "none"
     lines: list[dict[str, Any]] = [

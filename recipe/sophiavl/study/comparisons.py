@@ -107,7 +107,7 @@ def measures(accuracy: float) -> tuple[Measure, ...]:
         Measure(
             "sampled",
             "accuracy, sampled",
-            "the same, one sampled answer each",
+            "the same, of answers sampled as in training",
             lambda cell: cell.final["sampled"].outcome,
             better=1,
         ),

@@ -27,7 +27,8 @@ Key = tuple[str, str, int]
 HACKED_BY = 0.5  # a reward model's score exceeds the truth by at least as much
 _CORRELATION = "training/rollout_actor_probs_pearson_corr"
 _RIGHT = 0.5
-_SCORES = "0123456789a"  # a score of 0.0, 0.1 ... 1.0 as one character
+_TENTHS = "0123456789a"  # a score in tenths as one character
+MOST_SAMPLES = 9  # responses to a question in a validation: right ones are counted in one digit
 # Of each training step, as verl and the recipe log it; a run without a reward model has no trust.
 _LOGGED = {
     "gamma": "trust/gamma_mean",
@@ -181,15 +182,23 @@ def _validation(rows: Sequence[Row], questions: Mapping[Key, Asked], judge: Judg
     figures = _figures(rows, questions, judge)
     kinds = sorted({row["problem_type"] for row in rows})
     scores = [0.0 if one is None else one.score for one in (_assess(row, questions, judge) for row in rows)]
+    number = {key: n for n, key in enumerate(dict.fromkeys((row["data_source"], row["index"]) for row in rows))}
+    question = np.array([number[row["data_source"], row["index"]] for row in rows])
+    samples = np.bincount(question)
+    if samples.min() != samples.max() or samples.max() > MOST_SAMPLES:
+        raise RecordError(f"from {samples.min()} to {samples.max()} responses to a question of the validation")
+    right = np.bincount(question, [row["outcome_reward"] >= _RIGHT for row in rows])
+    means = np.bincount(question, scores) / samples
     return {
-        "questions": len(rows),
+        "questions": len(number),
+        "samples": int(samples[0]),
         **figures,
         "by_type": {
             kind: float(np.mean([row["outcome_reward"] for row in rows if row["problem_type"] == kind]))
             for kind in kinds
         },
-        "right": "".join("1" if row["outcome_reward"] >= _RIGHT else "0" for row in rows),
-        "oracle_scores": "".join(_SCORES[round(10 * score)] for score in scores),
+        "right": "".join(str(int(count)) for count in right),
+        "oracle_scores": "".join(_TENTHS[round(10 * mean)] for mean in means),
     }
 
 

@@ -101,20 +101,24 @@ class ValidationLine(_Line):
 
     Attributes:
         by_type: mean outcome by answer type.
-        right: a character a question, 1 where its outcome is at least 0.5.
-        oracle_scores: a character a question, tenths of the oracle's score with ``a`` for 10.
+        samples: responses to each question.
+        right: a character a question, how many of its responses have an outcome of at least 0.5.
+        oracle_scores: a character a question, tenths of the oracle's mean score with ``a`` for 10.
+        auc_oracle: AUC of the oracle's score for a right response.
     """
 
     kind: Literal["validation"]
     step: Count
     mode: Literal["greedy", "sampled"]
     questions: Positive
+    samples: Positive = 1
     outcome: Share
     oracle: Share | None
     length: Annotated[float, Field(ge=0)]
     by_type: Mapping[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_ -]+$")], Share]
-    right: Annotated[str, StringConstraints(pattern=r"^[01]*$")] | None = None
+    right: Annotated[str, StringConstraints(pattern=r"^[0-9]*$")] | None = None
     oracle_scores: Annotated[str, StringConstraints(pattern=r"^[0-9a]*$")] | None = None
+    auc_oracle: Share | None = None
 
 
 Line = CellLine | StepLine | ValidationLine

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
 from page_kit.text import number, with_interval
 from recipe.sophiavl.study.claims import verdict
@@ -18,7 +17,7 @@ from recipe.sophiavl.study.statistics import LEVEL, POWER, Estimate, estimate
 
 FORMAT = "sophiavl-study/1"
 _DIGITS = 6  # as many as the raw results have
-_OPEN = ("greedy", "thinking")  # measures whose differences are not folded away
+_OPEN = ("sampled", "thinking")  # measures whose differences are not folded away
 _SIGNS = {1: "higher", -1: "lower", 0: "undecided"}
 _HOW = f"""\
 How to read this. The seed is the unit: cells of one seed see the same questions in the same order, so differences
@@ -171,15 +170,9 @@ def _ran(found: Findings) -> str:
         text += f" AUC of the oracle's thinking score for right answers at step 1: {auc['mean']:.2f}"
         text += f" (lowest {auc['lowest']:.2f})"
         start = found.results.start.get("sampled")
-        of = _auc(start) if start else None
+        of = start.auc_oracle if start else None
         text += f", in the untrained policy's sampled validation {of:.2f}." if of is not None else "."
     return text
-
-
-def _auc(line: ValidationLine) -> float | None:
-    if line.right is None or line.oracle_scores is None or len(set(line.right)) < 2:
-        return None
-    return float(roc_auc_score([int(one) for one in line.right], [int(one, 16) for one in line.oracle_scores]))
 
 
 def _validated(lines: Sequence[ValidationLine]) -> dict[str, Any]:

@@ -187,3 +187,19 @@ def test_a_file_is_written_whole_with_short_numbers_and_none_that_is_no_number(t
     with pytest.raises(ValueError, match="not JSON compliant"):
         records.write(tmp_path / "results/b.jsonl", [{"outcome": math.nan}])
     assert not (tmp_path / "results/b.jsonl").exists()
+
+
+def test_several_responses_to_a_question_are_counted_in_its_character(config: DictConfig) -> None:
+    rows = [row(name, n, 0, *one) for name in ("g1", "g0") for n, one in enumerate(GROUPS[name][:2])]
+    dump(Path(config.run_dir) / f"validation/sampled/{STEPS}.jsonl", [*rows, *rows])
+    sampled = recorded(config)[-1]
+    assert (sampled["questions"], sampled["samples"]) == (2, 4)
+    assert sampled["right"] == "22"
+    assert sampled["oracle_scores"] == "55", "of 0.8 and 0.1"
+
+
+def test_a_validation_that_lacks_a_response_is_told(config: DictConfig) -> None:
+    rows = [row(name, n, 0, *one) for name, group in GROUPS.items() for n, one in enumerate(group)]
+    dump(Path(config.run_dir) / f"validation/sampled/{STEPS}.jsonl", rows)
+    with pytest.raises(records.RecordError, match="from 2 to 3 responses to a question"):
+        recorded(config)

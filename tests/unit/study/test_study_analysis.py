@@ -235,7 +235,7 @@ def test_a_part_of_a_grid_is_analysed_and_what_is_missing_is_said(
     assert "No cell of no_trust_no_annealing with oracle." in text
     if "no_trust" not in variants:
         assert (
-            "**Trust weights raise accuracy** (accuracy, greedy): not tested with the main reward models yet." in text
+            "**Trust weights raise accuracy** (accuracy, sampled): not tested with the main reward models yet." in text
         )
     assert "nan" not in text.lower()
 

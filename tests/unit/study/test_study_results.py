@@ -56,7 +56,7 @@ def test_a_grid_is_read_whole(tmp_path: Path):
         (GREEDY, "by_type", {"numerical": "most"}, "line 14: by_type.numerical"),
         (GREEDY, "by_type", {"a|b": 0.5}, "line 14: by_type"),
         (GREEDY, "right", "0101", "line 14: right: 4 characters for 40 questions"),
-        (GREEDY, "right", "2" * 40, "line 14: right"),
+        (GREEDY, "right", "x" * 40, "line 14: right"),
         (GREEDY, "oracle_scores", "b" * 40, "line 14: oracle_scores"),
         (GREEDY, "mode", "beam", "line 14: mode"),
         (GREEDY, "mode", "sampled", "line 15: mode: a second sampled validation after step 12"),
