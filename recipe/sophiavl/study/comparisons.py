@@ -24,7 +24,15 @@ ORACLE = "oracle"
 MAIN_VARIANTS = (DEFAULT, NO_TRUST, NEITHER, OUTCOME_ONLY)
 MAIN_MODELS = (ORACLE, "noisy", "hackable")
 PLANNED = ((DEFAULT, OUTCOME_ONLY), (DEFAULT, NO_TRUST), (NO_TRUST, NEITHER), (DEFAULT, NEITHER))
-_VARIANTS = (*MAIN_VARIANTS, "published_code", "uniform_outcome_only", "trust_estimator", "gdpo", "process_aware")
+_VARIANTS = (
+    *MAIN_VARIANTS,
+    "published_code",
+    "uniform_outcome_only",
+    "trust_estimator",
+    "trust_shrunk",
+    "gdpo",
+    "process_aware",
+)
 _MODELS = (*MAIN_MODELS, "length", "confident", "contrarian", "tiny_trm", NO_REWARD_MODEL)
 _LAST_STEPS = 3
 
@@ -244,15 +252,15 @@ def _differences(contrast: Contrast, values: Values, measure: str) -> dict[int, 
 def missing_of(values: Values, empty: Sequence[Contrast]) -> list[str]:
     """Sentences about what a reader would expect of the main cells and is not there, and comparisons without a seed."""
     told = []
-    wanted = [(variant, model) for variant in MAIN_VARIANTS[:-1] for model in MAIN_MODELS]
-    wanted.append((OUTCOME_ONLY, NO_REWARD_MODEL))
-    seeds = {pair: set(values[pair]["greedy"]) if pair in values else set() for pair in wanted}
-    most = set.union(*seeds.values())
-    for (variant, model), own in seeds.items():
-        if not own:
-            told.append(f"No cell of {variant} with {model}.")
-        elif lacking := sorted(most - own):
-            told.append(f"{variant} with {model} lacks the seeds {', '.join(map(str, lacking))}.")
+    wanted = dict.fromkeys(MAIN_VARIANTS[:-1], MAIN_MODELS) | {OUTCOME_ONLY: (NO_REWARD_MODEL,)}
+    seeds = {pair: set(of["sampled"]) for pair, of in values.items()}
+    most = set().union(*(seeds.get((variant, model), set()) for variant, models in wanted.items() for model in models))
+    for variant, models in wanted.items():
+        if absent := [model for model in models if (variant, model) not in seeds]:
+            told.append(f"No cell of {variant} with {', '.join(absent)}.")
+        for model in models:
+            if (variant, model) in seeds and (lacking := sorted(most - seeds[variant, model])):
+                told.append(f"{variant} with {model} lacks the seeds {', '.join(map(str, lacking))}.")
     unpaired: dict[str, list[str]] = defaultdict(list)
     for one in empty:
         if one.kind == "planned":

@@ -261,6 +261,8 @@ def _final(path: Path, lines: Sequence[Numbered], step: int) -> dict[str, Valida
         where = f"{path}: line {number}"
         for name in ("right", "oracle_scores"):
             text = getattr(line, name)
+            if name == "right" and text and int(max(text)) > line.samples:
+                raise ResultsError(f"{where}: right: {max(text)} of {line.samples} responses to a question")
             if text is not None and len(text) != line.questions:
                 raise ResultsError(f"{where}: {name}: {len(text)} characters for {line.questions} questions")
         if line.step == step:

@@ -219,25 +219,28 @@ def _difference(one: Comparison) -> dict[str, Any]:
 
 
 def _by_type(found: Findings) -> str:
-    """The form of the paper's Table 3: greedy accuracy by answer type and over all questions."""
+    """The form of the paper's Table 3: accuracy by answer type and over all questions."""
     cells = _by_pair(found.results.cells)
     if not cells:
         return ""
-    kinds = sorted(next(iter(cells.values()))[0].final["greedy"].by_type)
+    kinds = sorted(next(iter(cells.values()))[0].final["sampled"].by_type)
     rows = []
-    if start := found.results.start.get("greedy"):
-        rows.append(
-            ["", "untrained policy", "", *(number(start.by_type.get(kind)) for kind in kinds), number(start.outcome)]
-        )
+    start = found.results.start
+    if "sampled" in start and "greedy" in start:
+        row = [start["sampled"].by_type.get(kind) for kind in kinds]
+        overall = [start["sampled"].outcome, start["greedy"].outcome]
+        rows.append(["", "untrained policy", "", *map(number, [*row, *overall])])
     for (variant, model), own in cells.items():
-        line = _validated([cell.final["greedy"] for cell in own])
-        overall = _plus_minus(estimate([cell.final["greedy"].outcome for cell in own]), 3)
-        rows.append([model, variant, str(len(own)), *(number(line["by_type"][kind]) for kind in kinds), overall])
+        by_type = _validated([cell.final["sampled"] for cell in own])["by_type"]
+        overall = [
+            _plus_minus(estimate([cell.final[mode].outcome for cell in own]), 3) for mode in ("sampled", "greedy")
+        ]
+        rows.append([model, variant, str(len(own)), *(number(by_type[kind]) for kind in kinds), *overall])
     note = (
-        "Greedy answers after the last step, mean over seeds; ± half of the 95 % interval. Reward model none: outcome "
-        "rewards alone."
+        "After the last step, mean over seeds; ± half of the 95 % interval. By type: sampled answers. Reward model none: "
+        "outcome rewards alone."
     )
-    return f"{table(['reward model', 'variant', 'seeds', *kinds, 'overall'], rows)}\n\n{note}"
+    return f"{table(['reward model', 'variant', 'seeds', *kinds, 'all, sampled', 'all, greedy'], rows)}\n\n{note}"
 
 
 def _plus_minus(one: Estimate, digits: int) -> str:

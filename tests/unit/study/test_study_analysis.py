@@ -182,10 +182,11 @@ def test_the_page_is_markdown_whose_tables_are_whole_and_whose_figures_are_there
 
 def test_the_table_has_the_means_by_answer_type_of_the_raw_results(out: Path):
     row = re.search(r"\| noisy \| default \| 6 \| (.*) \|", (out / "results.md").read_text())[1].split(" | ")
-    greedy = [cell_lines("default", "noisy", seed, noise=0.004)[13] for seed in range(1, 7)]
-    kinds = sorted(greedy[0]["by_type"])
-    assert row[:3] == [f"{np.mean([line['by_type'][kind] for line in greedy]):.3f}" for kind in kinds]
-    assert row[3].startswith(f"{np.mean([line['outcome'] for line in greedy]):.3f} ± ")
+    cells = [cell_lines("default", "noisy", seed, noise=0.004) for seed in range(1, 7)]
+    kinds = sorted(cells[0][14]["by_type"])
+    assert row[:3] == [f"{np.mean([lines[14]['by_type'][kind] for lines in cells]):.3f}" for kind in kinds]
+    assert row[3].startswith(f"{np.mean([lines[14]['outcome'] for lines in cells]):.3f} ± ")
+    assert row[4].startswith(f"{np.mean([lines[13]['outcome'] for lines in cells]):.3f} ± ")
 
 
 @pytest.mark.parametrize("name", figures.NAMES)
@@ -232,7 +233,7 @@ def test_a_part_of_a_grid_is_analysed_and_what_is_missing_is_said(
         warnings.simplefilter("error")
         analyse(write_grid(tmp_path / "in", variants, models, seeds), tmp_path / "out")
     text = (tmp_path / "out/results.md").read_text()
-    assert "No cell of no_trust_no_annealing with oracle." in text
+    assert "No cell of no_trust_no_annealing with oracle, noisy, hackable." in text
     if "no_trust" not in variants:
         assert (
             "**Trust weights raise accuracy** (accuracy, sampled): not tested with the main reward models yet." in text

@@ -55,6 +55,7 @@ def test_a_grid_is_read_whole(tmp_path: Path):
         (0, "checks", {"responses": 5, "largest_reward_error": "small"}, "line 1: checks.largest_reward_error"),
         (GREEDY, "by_type", {"numerical": "most"}, "line 14: by_type.numerical"),
         (GREEDY, "by_type", {"a|b": 0.5}, "line 14: by_type"),
+        (GREEDY, "right", "2" * 40, "line 14: right: 2 of 1 responses to a question"),
         (GREEDY, "right", "0101", "line 14: right: 4 characters for 40 questions"),
         (GREEDY, "right", "x" * 40, "line 14: right"),
         (GREEDY, "oracle_scores", "b" * 40, "line 14: oracle_scores"),
