@@ -237,8 +237,8 @@ def _by_type(found: Findings) -> str:
         ]
         rows.append([model, variant, str(len(own)), *(number(by_type[kind]) for kind in kinds), *overall])
     note = (
-        "After the last step, mean over seeds; ± half of the 95 % interval. By type: sampled answers. Reward model none: "
-        "outcome rewards alone."
+        "After the last step, mean over seeds; ± half of the 95 % interval. By type: sampled answers. Reward model "
+        "none: outcome rewards alone."
     )
     return f"{table(['reward model', 'variant', 'seeds', *kinds, 'all, sampled', 'all, greedy'], rows)}\n\n{note}"
 
