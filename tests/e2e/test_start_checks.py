@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +14,7 @@ from hydra import compose, initialize_config_dir
 
 from recipe.sophiavl import start
 from recipe.sophiavl.data_files import expand_patterns
+from testbed.forked_start import run_forked
 from testbed.training import REPOSITORY, RUN_LIMIT_S
 from testbed.vllm_server import VllmServer, free_port
 
@@ -23,24 +25,16 @@ def refusal(folder: Path, *overrides: str) -> str:
     """What a start says that must not get as far as Ray; it changes nothing, and makes no folder."""
     outputs = REPOSITORY / "outputs"
     before = content(folder), set(REPOSITORY.iterdir()), set(outputs.glob("*"))
-    said = subprocess.run(
-        [
-            *(sys.executable, "-m", "recipe.sophiavl.main_sophiavl", "platform=cpu", "preset=quickstart"),
-            *(f"run_dir={folder / 'run'}", *overrides),
-        ],
-        cwd=REPOSITORY,
-        env={**os.environ, "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=RUN_LIMIT_S,
-        check=False,
-    )
-    assert said.returncode == 1, said.stdout
-    assert "ray init kwargs" not in said.stdout
-    assert "Traceback" not in said.stdout, "a wrong setting is no crash"
+    given = ("platform=cpu", "preset=quickstart", f"run_dir={folder / 'run'}", *overrides)
+    with tempfile.TemporaryDirectory() as elsewhere:
+        output = Path(elsewhere, "output")
+        code = run_forked(given, REPOSITORY, output, RUN_LIMIT_S)
+        said = output.read_text()
+    assert code == 1, said
+    assert "ray init kwargs" not in said
+    assert "Traceback" not in said, "a wrong setting is no crash"
     assert (content(folder), set(REPOSITORY.iterdir()), set(outputs.glob("*"))) == before
-    return said.stdout
+    return said
 
 
 def content(folder: Path) -> dict[Path, bytes]:
