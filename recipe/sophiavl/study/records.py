@@ -18,6 +18,7 @@ from recipe.sophiavl.data_files import listed
 from recipe.sophiavl.run_folder import METRICS_PATTERN, ROLLOUTS, VALIDATION
 from recipe.sophiavl.settings import ThinkingRewardSettings
 from recipe.sophiavl.study.grid import Assessment, Cell, Judge
+from recipe.sophiavl.trm.images import load_image
 from recipe.sophiavl.trm.questions import question_text
 from reward_score import extract_thinking
 
@@ -59,7 +60,7 @@ def read_questions(files: Iterable[Path], image_key: str = "images") -> dict[Key
     for file in files:
         for row in pq.read_table(file, columns=["data_source", "extra_info", image_key]).to_pylist():
             info = row["extra_info"]
-            images = [image["bytes"] for image in row[image_key] or []]
+            images = [load_image(image) for image in row[image_key] or []]
             found[str(row["data_source"]), str(info["split"]), info["index"]] = Asked(question_text(info), images)
     return found
 
@@ -154,7 +155,10 @@ def _assess(row: Row, questions: Mapping[Key, Asked], judge: Judge) -> Assessmen
     key = (str(row["data_source"]), str(row["split"]), row["index"])
     if key not in questions:
         raise RecordError(f"a response to row {key}, which the data files do not have")
-    return judge(questions[key].text, questions[key].images, thinking)
+    try:
+        return judge(questions[key].text, questions[key].images, thinking)
+    except (ValueError, OSError) as error:
+        raise RecordError(f"row {key}: the study's judge can't tell: {error}") from error
 
 
 def _figures(rows: Sequence[Row], questions: Mapping[Key, Asked], judge: Judge) -> dict[str, Any]:

@@ -167,6 +167,14 @@ def test_a_question_that_the_data_does_not_have_is_told(config: DictConfig) -> N
         recorded(config)
 
 
+def test_a_question_that_the_judge_does_not_know_is_named(config: DictConfig) -> None:
+    def refuse(*_: Any) -> Verdict:
+        raise ValueError("no picture of mine")
+
+    with pytest.raises(records.RecordError, match=r"\('easy', 'train', 0\): .* no picture of mine"):
+        records.record(CELL, config, QUESTIONS, refuse, told={})
+
+
 def test_questions_are_read_as_the_reward_model_gets_them(tmp_path: Path) -> None:
     info = {"split": "train", "index": 3, "question": "how many?", "options": ["A. one"]}
     rows = {"data_source": ["easy"], "extra_info": [info], "images": [[{"bytes": IMAGE, "path": None}]]}
