@@ -40,6 +40,12 @@ def make_parser() -> argparse.ArgumentParser:
         default=0,
         help="runs that share an engine; 1: each has its own, which takes two minutes to start (default: no limit)",
     )
+    run.add_argument(
+        "--stall-s",
+        type=at_least(1),
+        default=int(runner.STALL_S),
+        help="seconds without a sign of life after which a run counts as failed (default: %(default)s)",
+    )
     run.add_argument("--dry-run", action="store_true", help="list the runs and what is left, and start nothing")
     analyse = commands.add_parser("analyse", help="tables and figures from the results")
     analyse.add_argument("results", type=Path)
@@ -56,7 +62,12 @@ def _run(given: argparse.Namespace) -> int:
         print(f"{len(study.cells()) - len(left)} of {len(study.cells())} runs are made")
         return DONE
     found = runner.run(
-        given.study, given.results, given.runs, workers=given.workers, runs_per_engine=given.runs_per_engine
+        given.study,
+        given.results,
+        given.runs,
+        workers=given.workers,
+        runs_per_engine=given.runs_per_engine,
+        stall_s=given.stall_s,
     )
     for name, why in found.failed.items():
         print(f"{name} failed: {why} ({given.runs / name}.failed, {given.runs / name}/train.log)", file=sys.stderr)

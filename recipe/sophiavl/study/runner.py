@@ -21,6 +21,7 @@ from recipe.sophiavl.study.grid import Cell, Study, load_study
 
 NOTHING_LEFT, FAILED, AT_LIMIT = 0, 1, 3  # exit codes of a worker
 CORES, MEMORY_GB = 2, 9.0  # of one engine with the quickstart's models
+STALL_S = 900.0
 _WORKER = (sys.executable, "-m", "recipe.sophiavl.study.worker")
 _POLL_S = 1.0
 _STOP_S = 30.0
@@ -66,7 +67,9 @@ def workers_here() -> int:
     return max(1, int(min(len(os.sched_getaffinity(0)) // CORES, memory)))
 
 
-def run(file: Path, results: Path, runs: Path, *, workers: int = 0, runs_per_engine: int = 0) -> Outcome:
+def run(
+    file: Path, results: Path, runs: Path, *, workers: int = 0, runs_per_engine: int = 0, stall_s: float = STALL_S
+) -> Outcome:
     """Make the missing runs of the study in this file.
 
     A run that fails is left out, and the others go on. Interrupted, the same call goes on with what is missing.
@@ -76,6 +79,7 @@ def run(file: Path, results: Path, runs: Path, *, workers: int = 0, runs_per_eng
         runs: folder of the runs themselves (dumps, logs), which nothing needs afterwards.
         workers: at once; 0 takes `workers_here`.
         runs_per_engine: runs that share an engine; 0: all of a worker's.
+        stall_s: seconds without a sign of life after which a run counts as failed.
 
     Raises:
         SettingsError: the study is wrong.
@@ -88,6 +92,7 @@ def run(file: Path, results: Path, runs: Path, *, workers: int = 0, runs_per_eng
     progress = _Progress(study, results, runs)
     count = min(workers or workers_here(), max(1, len(progress.left)))
     command = [*_WORKER, str(file), "--results", str(results), "--runs", str(runs), "--most", str(runs_per_engine)]
+    command += ["--stall-s", str(stall_s)]
     with progress.bar, _crew(count, command, runs) as crew:
         while progress.work_left() and crew.at_work(progress.ended()):
             time.sleep(_POLL_S)

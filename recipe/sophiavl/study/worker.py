@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from recipe.sophiavl.verl_support import environment
@@ -30,6 +31,7 @@ from recipe.sophiavl.server_process import ended_by_sigterm, free_port, running_
 from recipe.sophiavl.study import records  # noqa: E402
 from recipe.sophiavl.study.grid import Cell, Study, load_judge, load_study  # noqa: E402
 from recipe.sophiavl.study.runner import AT_LIMIT, FAILED, NOTHING_LEFT, failure_file, result_file  # noqa: E402
+from recipe.sophiavl.study.watchdog import ended_when_stalled  # noqa: E402
 
 CONFIG = Path(main_sophiavl.__file__).parent / "config"
 SERVER_START_S = 300.0
@@ -106,12 +108,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--runs", type=Path, required=True)
     parser.add_argument("--most", type=int, default=0, help="end after so many runs; 0: no limit")
+    parser.add_argument("--stall-s", type=float, required=True, help="seconds without a sign of life of a run")
     given = parser.parse_args(arguments)
     with ended_by_sigterm(), contextlib.closing(Engine()) as engine:
-        return work(load_study(given.study), given.results, given.runs, given.most, engine.train)
+        return work(load_study(given.study), given.results, given.runs, given.most, given.stall_s, engine.train)
 
 
-def work(study: Study, results: Path, runs: Path, most: int, train: main_sophiavl.Train) -> int:
+def work(study: Study, results: Path, runs: Path, most: int, stall_s: float, train: main_sophiavl.Train) -> int:
     """Make runs until none is left for this process, or so many (0: no limit), or one fails: an exit code."""
     made = 0
     while not most or made < most:
@@ -119,15 +122,20 @@ def work(study: Study, results: Path, runs: Path, most: int, train: main_sophiav
             if cell is None:
                 return NOTHING_LEFT
             print(f"run {cell.name}", flush=True)
+            tell = partial(_tell_failure, failure_file(runs, cell))
             try:
-                make_run(study, cell, results, runs, train)
+                with ended_when_stalled(runs / cell.name, stall_s, tell, FAILED):
+                    make_run(study, cell, results, runs, train)
             except Exception:  # noqa: BLE001  (told to the parent, and this process ends)
-                told = traceback.format_exc()
-                failure_file(runs, cell).write_text(told, encoding="utf-8")
-                print(told, file=sys.stderr, flush=True)
+                tell(traceback.format_exc())
                 return FAILED
         made += 1
     return AT_LIMIT
+
+
+def _tell_failure(file: Path, why: str) -> None:
+    file.write_text(why, encoding="utf-8")
+    print(why, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ parser.add_argument("study", type=Path)
 for name in ("--results", "--runs"):
     parser.add_argument(name, type=Path)
 parser.add_argument("--most", type=int)
+parser.add_argument("--stall-s", type=float)
 given = parser.parse_args()
 given.results.mkdir(exist_ok=True)
 made = 0
