@@ -21,10 +21,19 @@ read_flags() {
 # would COMMAND...: prints what a dry run leaves out, as a line for the shell
 would() { echo "would run:$(printf ' %q' "$@")"; }
 
-# use_environment README_SECTION: activates .venv where there is one and no other is active; stops without verl
-use_environment() {
+# activate: the environment that VENV names, or else .venv where there is one and no other is active
+activate() {
+  local folder="${VENV:-}"
+  [[ -n "$folder" || -n "${VIRTUAL_ENV:-}" || ! -d .venv ]] || folder=.venv
+  [[ -n "$folder" ]] || return 0
+  [[ -f "$folder/bin/activate" ]] || stop "VENV=$folder is no virtual environment"
   # shellcheck disable=SC1091
-  [[ ! -d .venv || -n "${VIRTUAL_ENV:-}" ]] || source .venv/bin/activate
+  source "$folder/bin/activate"
+}
+
+# use_environment README_SECTION: activates an environment, and stops without verl
+use_environment() {
+  activate
   python -c "import importlib.util as u; raise SystemExit(u.find_spec('verl') is None)" 2>/dev/null ||
     stop "verl is not installed here: see $1"
 }
@@ -83,6 +92,7 @@ Environment:
   NODES        nodes that train, of the Ray cluster that RAY_ADDRESS names (default: 1)
   NAME         experiment name                        (default: the preset's)
   OUT          folder of the run (run_dir)            (default: outputs/NAME)
+  VENV         folder of the virtual environment      (default: the active one, or .venv in the repository)
 EOF
 }
 

@@ -13,12 +13,15 @@ OUT is the folder to make; it appears whole or not at all, and nothing is overwr
 verl's merger puts the shards of all ranks together, in bfloat16; tokenizer, processor and generation settings come along.
 Adapters (LoRA) are added to the weights, so that nobody needs peft; they are also kept apart, in OUT/lora_adapter.
 It needs no GPU, and main memory for about three times the model in bfloat16.
+
+Environment:
+  VENV  folder of the virtual environment (default: the active one, or .venv in the repository)
 HELP
 }
 [[ "${1:-}" == "--help" || "${1:-}" == "-h" ]] && { usage; exit 0; }
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-[[ -d .venv && -z "${VIRTUAL_ENV:-}" ]] && source .venv/bin/activate
 source examples/common.sh
+activate
 (($# >= 2)) || { usage >&2; stop "which checkpoint, and where to? give CHECKPOINT and OUT"; }
 exec python -m recipe.sophiavl.merge "$@"

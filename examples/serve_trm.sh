@@ -20,6 +20,7 @@ Environment:
   MAX_LEN    longest conversation in tokens   (default: 16384)
   PREFLIGHT  flags of the check, or "off"     (default: none)
   WAIT       seconds to wait for the server   (default: 1800)
+  VENV       folder of the virtual environment (default: the active one, or .venv in the repository)
   API_SERVERS  processes that read requests and their images (default: one for 8 cores, 8 at most)
 
 It takes GPUs that the training does not use (CUDA_VISIBLE_DEVICES), or a machine of its own. Without a GPU, number
@@ -39,7 +40,7 @@ WAIT="${WAIT:-1800}"                   # seconds to wait for the server
 cores="$(nproc)"
 API_SERVERS="${API_SERVERS:-$((cores < 16 ? 1 : cores > 64 ? 8 : cores / 8))}" # processes that read requests
 
-[[ ! -d .venv || -n "${VIRTUAL_ENV:-}" ]] || source .venv/bin/activate
+activate
 [[ -n "$model" ]] || { usage >&2; stop "which model? give its folder or its hub name"; }
 if [[ -f "$model/latest_checkpointed_iteration.txt" ]]; then
   model="$model/global_step_$(<"$model/latest_checkpointed_iteration.txt")/huggingface"

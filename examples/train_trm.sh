@@ -20,6 +20,7 @@ Environment:
   NODES        nodes; start this script on each one with torchrun's variables in TORCHRUN_ARGS (default: 1)
   NAME         experiment name                        (default: trm_qwen2_5_vl_3b)
   OUT          folder for checkpoints and metrics     (default: outputs/NAME)
+  VENV         folder of the virtual environment      (default: the active one, or .venv in the repository)
 
 The files are made by recipe.sophiavl.trm_training.balance from your own rollouts, or by
 data_preprocess.sophiavl_thinking_156k from the published set. The model to serve is

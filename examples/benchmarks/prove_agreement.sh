@@ -20,12 +20,12 @@ EOF
 }
 
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-[[ -d .venv && -z "${VIRTUAL_ENV:-}" ]] && source .venv/bin/activate
 OUT="${OUT:-outputs/benchmarks/agreement}"
 CONCURRENCY="${CONCURRENCY:-16}"
 MAX_TOKENS="${MAX_TOKENS:-512}"
 LOCAL_DATA=""
 source examples/common.sh
+activate
 source examples/benchmarks/settings.sh
 source examples/benchmarks/harness.sh
 POLICY="${POLICY:-examples/quickstart/models/policy}" # model folder
