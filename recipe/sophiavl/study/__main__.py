@@ -17,6 +17,7 @@ from pathlib import Path
 from recipe.sophiavl.study import runner
 from recipe.sophiavl.study.grid import load_study
 from recipe.sophiavl.trm_training.commands import DONE, FAILED, at_least, exit_status
+from recipe.sophiavl.verl_support import environment
 
 RUNS = Path("outputs/study")
 
@@ -57,6 +58,10 @@ def _run(given: argparse.Namespace) -> int:
     study = load_study(given.study)
     left = runner.missing(study, given.results)
     if given.dry_run:
+        environment.configure()  # before anything imports verl
+        from recipe.sophiavl.study.run_config import check_study
+
+        check_study(study)
         for cell in study.cells():
             print(f"{'would make' if cell in left else 'made':10}  {cell.name}")
         print(f"{len(study.cells()) - len(left)} of {len(study.cells())} runs are made")

@@ -11,7 +11,8 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +22,6 @@ from omegaconf import DictConfig
 from recipe.sophiavl.plugin import check_registered
 from recipe.sophiavl.study.engine_settings import check_same, engine_settings
 from recipe.sophiavl.task_runner import TrustGRPOTaskRunner
-from recipe.sophiavl.validation import SettingsError
 from recipe.sophiavl.verl_support import internals
 
 
@@ -30,6 +30,7 @@ class Engine:
 
     def __init__(self) -> None:
         self._runner: Any = None
+        self._folder = tempfile.TemporaryDirectory(prefix="sophiavl-study-")
 
     def train(self, config: DictConfig, variables: dict[str, str], preflight_done: bool) -> None:
         """Train as ``main_sophiavl`` does, on the engine of the runs before.
@@ -41,7 +42,7 @@ class Engine:
 
         def runner() -> Any:
             if self._runner is None:
-                self._runner = StudyTaskRunner.remote(variables, preflight_done)
+                self._runner = StudyTaskRunner.remote(variables, preflight_done, Path(self._folder.name))
             else:
                 ray.get(self._runner.prepare.remote(variables, preflight_done))
             return self._runner
@@ -52,32 +53,30 @@ class Engine:
         """End all its processes."""
         self._runner = None
         ray.shutdown()
+        self._folder.cleanup()
 
 
 @dataclass
 class _Kept:
-    """What the first run leaves to the others: the trainer's parts by name, its settings, and where its start is."""
+    """What the first run leaves to the others: the trainer's parts by name, and its settings."""
 
     settings: dict[str, Any]
     parts: dict[str, Any]
-    start: tempfile.TemporaryDirectory[str] = field(
-        default_factory=lambda: tempfile.TemporaryDirectory(prefix="sophiavl-study-")
-    )
 
 
 class ReusedEngineMixin:
     """Takes over the engine of the run before. Mix in before a Trust-GRPO trainer over ``PPOTrainerSync``."""
 
     kept: _Kept | None = None
+    start_folder: Path  # of the checkpoint of the first run's start
 
     def _setup(self) -> None:
         kept, settings = type(self).kept, engine_settings(self.config)  # before verl writes into it
         if kept is None:
             super()._setup()
-            parts = {name: getattr(self, name) for name in internals.ENGINE_PARTS}
-            type(self).kept = kept = _Kept(settings, parts)
-            # Without a limit on what is kept, of which this would be the first to be removed.
-            self.actor_rollout_wg.save_checkpoint(kept.start.name, None, 0, max_ckpt_to_keep=None)
+            parts = {name: getattr(self, name) for name in internals.ENGINE_PARTS if hasattr(self, name)}
+            type(self).kept = _Kept(settings, parts)
+            self.actor_rollout_wg.save_checkpoint(str(self.start_folder), None, 0, max_ckpt_to_keep=None)
             return
         check_same(kept.settings, settings)
         self._init_tokenizer()
@@ -86,13 +85,21 @@ class ReusedEngineMixin:
         vars(self).update(kept.parts)
         internals.renew_reward_workers(self.reward_loop_manager, self.config)
         self.checkpoint_manager.sleep_replicas()
-        self.actor_rollout_wg.load_checkpoint(kept.start.name)
+        self.actor_rollout_wg.load_checkpoint(str(self.start_folder))
         self._load_checkpoint()
 
 
 @ray.remote
 class StudyTaskRunner(TrustGRPOTaskRunner.__ray_metadata__.modified_class):
-    """Runs one training after the other in one process; see `TrustGRPOTaskRunner`."""
+    """Runs one training after the other in one process; see `TrustGRPOTaskRunner`.
+
+    Args:
+        start_folder: for the checkpoint of the first run's start.
+    """
+
+    def __init__(self, variables: Mapping[str, str], preflight_done: bool, start_folder: Path) -> None:
+        super().__init__(variables, preflight_done)
+        self._start_folder = start_folder
 
     def prepare(self, variables: Mapping[str, str], preflight_done: bool) -> None:
         """For the next run: its environment variables, and whether its TRM is checked."""
@@ -111,11 +118,10 @@ class StudyTaskRunner(TrustGRPOTaskRunner.__ray_metadata__.modified_class):
             super().init_agent_loop_manager()
 
     def _extend_verl(self, mode: str) -> None:
-        if mode != "sync":
-            raise SettingsError(f"trainer.v1.trainer_mode={mode}: runs share an engine in sync mode only")
         if self.trainer is not None:  # this process had a run before
             return
         super()._extend_verl(mode)
         check_registered()
         base = internals.trainer_class(mode)
-        internals.use_trainer(mode, type(f"Study{base.__name__}", (ReusedEngineMixin, base), {}))
+        own = {"start_folder": self._start_folder}
+        internals.use_trainer(mode, type(f"Study{base.__name__}", (ReusedEngineMixin, base), own))

@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from recipe.sophiavl.validation import SettingsError
 
-# What one run may have otherwise than the next: settings, and groups with all that is in them.
+# What one run may have otherwise than the next: settings, and groups with all that is in them; but not what is in
+# `OF_THE_ENGINE`, which its workers were made with or keep.
 OF_A_RUN = (
     "run_dir",
     "sophiavl",
@@ -30,6 +31,8 @@ OF_A_RUN = (
     "critic.profiler.save_path",
 )
 
+OF_THE_ENGINE = ("sophiavl.validation_modes", "algorithm.use_kl_in_reward")
+
 
 def engine_settings(config: DictConfig) -> dict[str, Any]:
     """The settings that all runs on one engine have in common, by dotted key."""
@@ -38,6 +41,8 @@ def engine_settings(config: DictConfig) -> dict[str, Any]:
 
 
 def _of_a_run(key: str) -> bool:
+    if key in OF_THE_ENGINE:
+        return False
     return any(key == name or key.startswith(f"{name}.") for name in OF_A_RUN)
 
 

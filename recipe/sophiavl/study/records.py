@@ -26,6 +26,7 @@ Row = Mapping[str, Any]
 Key = tuple[str, str, int]
 
 HACKED_BY = 0.5  # a reward model's score exceeds the truth by at least as much
+MOST_MISSING = 0.01  # share of the scores that the reward model was asked for and did not give
 _CORRELATION = "training/rollout_actor_probs_pearson_corr"
 _RIGHT = 0.5
 _TENTHS = "0123456789a"  # a score in tenths as one character
@@ -82,24 +83,56 @@ def record(
     logged = _metrics(run_dir)
     # Of the data that the run had: a response of another row would be judged against a wrong image.
     steps = config.trainer.total_training_steps if not config.trainer.val_only else 0
-    lines, errors, correlations, responses = [], [], [], 0
+    batch = config.data.train_batch_size * config.actor_rollout_ref.rollout.n
+    lines, errors, correlations, missing, asked = [], [], [], 0, 0
     for step in range(1, steps + 1):
-        rows = _rows(run_dir / ROLLOUTS / f"{step}.jsonl")
+        file = run_dir / ROLLOUTS / f"{step}.jsonl"
+        rows = _rows(file)
+        if len(rows) != batch:
+            raise RecordError(f"{file} has {len(rows)} responses, and a step {batch}")
         errors.append(_reward_error(rows, step, config))
         correlations.append(logged[step][_CORRELATION])
-        responses += len(rows)
+        asked += sum(map(_was_asked, rows))
+        missing += sum(_was_asked(row) and row["thinking_reward"] is None for row in rows)
         values = {name: logged[step].get(key) for name, key in _LOGGED.items()}
+        values["gamma_mixed"] = _gamma_mixed(rows)
         lines.append({"kind": "step", "step": step, **_figures(rows, questions, judge), **values})
+    if missing > MOST_MISSING * asked:
+        raise RecordError(f"{missing} of {asked} scores are missing: the reward model was not there all the time")
+    lowest, least = float(np.min(correlations, initial=1.0)), config.sophiavl.min_rollout_correlation
+    if not lowest >= least:
+        raise RecordError(f"rollout and actor correlate at {lowest} in a step, below {least}")
     for mode in config.sophiavl.validation_modes:
         first = mode == config.sophiavl.validation_modes[0]
         folder = run_dir / VALIDATION if first else run_dir / VALIDATION / mode
         rows = sorted(_rows(folder / f"{steps}.jsonl"), key=lambda row: (row["data_source"], row["index"]))
+        _check_whole(folder / f"{steps}.jsonl", rows, config)
         lines.append({"kind": "validation", "step": steps, "mode": mode, **_validation(rows, questions, judge)})
-    checks = {"responses": responses}
+    checks: dict[str, Any] = {"responses": steps * batch}
     if steps:
-        checks |= {"largest_reward_error": max(errors), "lowest_rollout_correlation": min(correlations)}
+        checks |= {"largest_reward_error": max(errors), "lowest_rollout_correlation": lowest}
+        checks |= {"missing_scores": missing}
     head = {"kind": "cell", "variant": cell.variant, "reward_model": cell.reward_model, "seed": cell.seed}
     return [{**head, "steps": steps, **told, "checks": checks}, *lines]
+
+
+def _was_asked(row: Row) -> bool:
+    """Whether the reward model was asked about this response, which gets no score by rule."""
+    return bool(row.get("thinking_asked"))
+
+
+def _gamma_mixed(rows: Sequence[Row]) -> float | None:
+    """Mean trust weight of the groups in which both sides have a score; the others have 1 whatever the scores are."""
+    both = {row["group"]: row["gamma"] for row in rows if None not in (row["mu_correct"], row["mu_wrong"])}
+    return float(np.mean(list(both.values()))) if both else None
+
+
+def _check_whole(file: Path, rows: Sequence[Row], config: DictConfig) -> None:
+    """Raise a RecordError where a validation lacks a question of the data."""
+    there = len({(row["data_source"], row["index"]) for row in rows})
+    wanted = sum(pq.read_metadata(name).num_rows for name in listed(config.data.val_files))
+    if config.data.get("val_max_samples", -1) < 0 and there != wanted:
+        raise RecordError(f"{file} has {there} questions, and the data {wanted}")
 
 
 def write(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:
@@ -168,15 +201,16 @@ def _figures(rows: Sequence[Row], questions: Mapping[Key, Asked], judge: Judge) 
     outcome = np.array([row["outcome_reward"] for row in rows])
     given = np.array([row["thinking_reward"] for row in rows], dtype=np.float64)  # None -> NaN
     known = np.isfinite(given)
+    told = known & np.array(list(map(_was_asked, rows)))  # by the reward model, and not by rule
     forms = Counter("none" if one is None else one.form for one in found)
     return {
         "outcome": float(outcome.mean()),
         "thinking": float(given[known].mean()) if known.any() else None,
         "oracle": float(truth.mean()),
-        "hacked": float((given[known] - truth[known] >= HACKED_BY - 1e-9).mean()) if known.any() else None,
+        "hacked": float((given[told] - truth[told] >= HACKED_BY - 1e-9).mean()) if told.any() else None,
         "length": float(np.mean([len(row["output"].split()) for row in rows])),
         "format": float(np.mean([bool(row["format_ok"]) for row in rows])),
-        "auc_thinking": _auc(outcome[known] >= _RIGHT, given[known]),
+        "auc_thinking": _auc(outcome[told] >= _RIGHT, given[told]),
         "auc_oracle": _auc(outcome >= _RIGHT, truth),
         "forms": {form: count / len(rows) for form, count in sorted(forms.items())},
     }

@@ -18,8 +18,12 @@ from tqdm import tqdm
 from recipe.sophiavl.run_folder import ROLLOUTS
 from recipe.sophiavl.server_process import ended_by_sigterm
 from recipe.sophiavl.study.grid import Cell, Study, load_study
+from recipe.sophiavl.validation import SettingsError
+from recipe.sophiavl.verl_support.cpu_resources import read_machine
+from recipe.sophiavl.verl_support.environment import wants_cpu_platform
 
-NOTHING_LEFT, FAILED, AT_LIMIT = 0, 1, 3  # exit codes of a worker
+NOTHING_LEFT, FAILED, WRONG_STUDY, AT_LIMIT = 0, 1, 2, 3  # exit codes of a worker
+CLAIMS = ".claims"  # in the folder of results, which all who share a grid have in common
 CORES, MEMORY_GB = 2, 9.0  # of one engine with the quickstart's models
 STALL_S = 900.0
 _WORKER = (sys.executable, "-m", "recipe.sophiavl.study.worker")
@@ -63,8 +67,10 @@ def missing(study: Study, results: Path) -> list[Cell]:
 
 def workers_here() -> int:
     """How many engines this machine holds at once: `CORES` and `MEMORY_GB` each, at least one."""
+    if not wants_cpu_platform():
+        return 1  # an engine takes all GPUs that it sees
     memory = psutil.virtual_memory().available / 1e9 // MEMORY_GB
-    return max(1, int(min(len(os.sched_getaffinity(0)) // CORES, memory)))
+    return max(1, int(min(read_machine().cores // CORES, memory)))
 
 
 def run(
@@ -108,6 +114,7 @@ class _Progress:
         self.left = missing(study, results)
         self._total, self._first = len(study.cells()), len(self.left)
         self._started = time.monotonic()
+        self._ended = 0
         # Where nobody looks at a screen there is a line for each run, and no bar.
         self.bar = tqdm(total=self._total, initial=self._total - self._first, unit="run", desc="Study", disable=None)
 
@@ -130,11 +137,16 @@ class _Progress:
     def failures(self) -> dict[str, str]:
         """The runs that failed since the start."""
         files = {cell.name: failure_file(self._runs, cell) for cell in self.left}
-        return {name: file.read_text().strip().splitlines()[-1] for name, file in files.items() if file.exists()}
+        found = {}
+        for name, file in files.items():
+            with contextlib.suppress(FileNotFoundError):  # another command may begin anew with it
+                found[name] = (file.read_text(errors="replace").strip().splitlines() or ["no reason is told"])[-1]
+        return found
 
     def ended(self) -> int:
-        """How many runs have ended, well or not, since the start."""
-        return self.made + len(self.failures())
+        """How many runs have ended, well or not, since the start; never fewer than before."""
+        self._ended = max(self._ended, self.made + len(self.failures()))
+        return self._ended
 
     def work_left(self) -> bool:
         """Whether a run is neither made nor failed."""
@@ -154,6 +166,7 @@ class _Crew:
         cores = sorted(os.sched_getaffinity(0))
         self._cores = [cores[number::count] if count > 1 else cores for number in range(count)]
         self._ended_before = [0] * count
+        self._again = [False] * count  # it ended without a run's end before, and a killed worker may try once more
         self.processes = [self._start(number) for number in range(count)]
 
     def at_work(self, ended: int) -> bool:
@@ -163,16 +176,20 @@ class _Crew:
             ended: how many runs have ended so far, well or not.
 
         Raises:
-            WorkerError: a worker ended, and no run did since it was started.
+            WorkerError: a worker ended twice, and no run did meanwhile.
+            SettingsError: the study is wrong.
         """
         for number, process in enumerate(self.processes):
             if process.poll() in (None, NOTHING_LEFT):
                 continue
-            if ended == self._ended_before[number]:
+            if process.returncode == WRONG_STUDY:
+                raise SettingsError(self._log(number).read_text(errors="replace").rpartition("error: ")[2].strip())
+            if ended == self._ended_before[number] and process.returncode != AT_LIMIT and self._again[number]:
                 raise WorkerError(
                     f"a worker ended with exit code {process.returncode} before a run did; its log is "
                     f"{self._log(number)}"
                 )
+            self._again[number] = ended == self._ended_before[number]
             self._ended_before[number] = ended
             self.processes[number] = self._start(number)
         return any(process.poll() is None for process in self.processes)

@@ -55,8 +55,8 @@ def _watch(run_dir: Path, limit_s: float, tell: Callable[[str], None], code: int
 def _last_written(folder: Path) -> float:
     """When a file of the run other than its log was written last, in seconds since the epoch; 0 where there is none."""
     newest = 0.0
-    for file in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # a temporary one
+    with contextlib.suppress(FileNotFoundError):  # a temporary file or folder: look again soon
+        for file in folder.rglob("*"):
             if file.name != LOG:
                 newest = max(newest, file.stat().st_mtime)
     return newest

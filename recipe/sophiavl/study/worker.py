@@ -23,75 +23,79 @@ from recipe.sophiavl.verl_support import environment
 environment.configure()  # before anything imports verl
 
 from filelock import FileLock, Timeout  # noqa: E402
-from hydra import compose, initialize_config_dir  # noqa: E402
-from omegaconf import DictConfig  # noqa: E402
 
-from recipe.sophiavl import main_sophiavl, start  # noqa: E402
+from recipe.sophiavl import fingerprint, main_sophiavl, start  # noqa: E402
+from recipe.sophiavl.data_files import listed  # noqa: E402
 from recipe.sophiavl.server_process import ended_by_sigterm, free_port, running_server  # noqa: E402
 from recipe.sophiavl.study import records  # noqa: E402
 from recipe.sophiavl.study.grid import Cell, Study, load_judge, load_study  # noqa: E402
-from recipe.sophiavl.study.runner import AT_LIMIT, FAILED, NOTHING_LEFT, failure_file, result_file  # noqa: E402
+from recipe.sophiavl.study.run_config import check_study, run_config  # noqa: E402
+from recipe.sophiavl.study.runner import (  # noqa: E402
+    AT_LIMIT,
+    CLAIMS,
+    FAILED,
+    NOTHING_LEFT,
+    WRONG_STUDY,
+    failure_file,
+    result_file,
+)
 from recipe.sophiavl.study.watchdog import ended_when_stalled  # noqa: E402
+from recipe.sophiavl.validation import SettingsError  # noqa: E402
 
-CONFIG = Path(main_sophiavl.__file__).parent / "config"
 SERVER_START_S = 300.0
+_MOST_TRIES = 2
 
 
 @contextlib.contextmanager
 def claimed(study: Study, results: Path, runs: Path) -> Iterator[Cell | None]:
     """The next run that nobody has made, failed at, or works on; None where there is none."""
+    claims = results / CLAIMS
+    claims.mkdir(parents=True, exist_ok=True)
     for cell in study.cells():
         if result_file(results, cell).exists() or failure_file(runs, cell).exists():
             continue
-        with contextlib.suppress(Timeout), FileLock(runs / f"{cell.name}.claim", timeout=0):
+        with contextlib.suppress(Timeout), FileLock(claims / cell.name, timeout=0):
             if not result_file(results, cell).exists():  # somebody may have ended it just now
                 yield cell
                 return
     yield None
 
 
-def run_config(study: Study, cell: Cell, run_dir: Path, url: str | None) -> DictConfig:
-    """The configuration of a run.
-
-    Raises:
-        hydra.errors.HydraException: an override is wrong.
-    """
-    where = [f"run_dir={run_dir}", "sophiavl.report=false"]
-    # A cluster that something else started on this machine is not joined.
-    where.append("+ray_kwargs.ray_init.address=local")
-    asked = [f"thinking_reward.urls=[{url}]", "thinking_reward.model=trm"] if url else []
-    with initialize_config_dir(str(CONFIG), version_base=None):
-        return compose("sophiavl_trainer", [*study.overrides(cell), *where, *asked])
-
-
-def make_run(study: Study, cell: Cell, results: Path, runs: Path, train: main_sophiavl.Train) -> None:
+def make_run(study: Study, cell: Cell, results: Path, runs: Path, train: main_sophiavl.Train, commit: str) -> None:
     """Train one cell of the grid and keep its result.
 
+    Args:
+        commit: of the code that this process has loaded.
+
     Raises:
-        RecordError: the run came to its end, but its rewards are wrong.
+        RecordError: the run came to its end, but does not count.
         Exception: whatever ended the training.
     """
     run_dir = runs / cell.name
-    shutil.rmtree(run_dir, ignore_errors=True)  # of a worker that was killed: it has no checkpoints to go on from
+    if run_dir.exists():  # of a worker that was killed: it has no checkpoints to go on from
+        shutil.rmtree(run_dir)
     started = time.monotonic()
     port = free_port()
+    command = shlex.split(study.command(cell, port))
+    url = f"http://127.0.0.1:{port}/v1" if command else None
+    config = run_config(study, cell, run_dir, url)
     with contextlib.ExitStack() as stack:
-        url = None
-        if command := study.command(cell, port):
-            url = f"http://127.0.0.1:{port}/v1"
-            server = (
-                cell.reward_model,
-                shlex.split(command),
-                os.environ,
-                f"{url}/models",
-                runs / f"{cell.name}.trm.log",
-            )
-            stack.enter_context(running_server(*server, SERVER_START_S))
-        config = run_config(study, cell, run_dir, url)
+        server = None
+        if url:
+            # `python` in a command is the one that runs this.
+            environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+            given = (cell.reward_model, command, environment, f"{url}/models", runs / f"{cell.name}.trm.log")
+            server = stack.enter_context(running_server(*given, SERVER_START_S))
         main_sophiavl.run(config, train)
+        if server is not None and server.poll() is not None:
+            raise records.RecordError(f"the reward model {cell.reward_model} ended during the run")
     told = {
-        "commit": start.versions().get("commit"),
+        "commit": commit,
         "overrides": study.overrides(cell),
+        "command": study.reward_models.get(cell.reward_model, ""),
+        "judge": study.judge,
+        "data": {name: fingerprint.data_files(listed(config.data[f"{name}_files"])) for name in ("train", "val")},
+        "dtype": str(config.actor_rollout_ref.rollout.dtype),
         "seconds": time.monotonic() - started,
     }
     questions = records.read_questions(records.data_files(config), config.data.image_key)
@@ -110,31 +114,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--most", type=int, default=0, help="end after so many runs; 0: no limit")
     parser.add_argument("--stall-s", type=float, required=True, help="seconds without a sign of life of a run")
     given = parser.parse_args(arguments)
+    os.environ.pop(start.METRICS_VARIABLE, None)  # each run has metrics of its own
+    try:
+        study = load_study(given.study)
+        check_study(study)
+    except SettingsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return WRONG_STUDY
     with ended_by_sigterm(), contextlib.closing(Engine()) as engine:
-        return work(load_study(given.study), given.results, given.runs, given.most, given.stall_s, engine.train)
+        return work(study, given.results, given.runs, given.most, given.stall_s, engine.train)
 
 
 def work(study: Study, results: Path, runs: Path, most: int, stall_s: float, train: main_sophiavl.Train) -> int:
     """Make runs until none is left for this process, or so many (0: no limit), or one fails: an exit code."""
-    made = 0
-    while not most or made < most:
+    made, parent = 0, os.getppid()
+    commit = start.versions().get("commit", "unknown")
+    while (not most or made < most) and os.getppid() == parent:
         with claimed(study, results, runs) as cell:
             if cell is None:
                 return NOTHING_LEFT
-            print(f"run {cell.name}", flush=True)
             tell = partial(_tell_failure, failure_file(runs, cell))
+            tries = runs / f"{cell.name}.tries"  # stays where this process is killed
+            if tries.exists() and tries.stat().st_size >= _MOST_TRIES:
+                tries.unlink()
+                tell(f"{cell.name}: the process that made it was killed {_MOST_TRIES} times")
+                continue
+            print(f"run {cell.name}", flush=True)
             try:
-                with ended_when_stalled(runs / cell.name, stall_s, tell, FAILED):
-                    make_run(study, cell, results, runs, train)
+                with tries.open("a") as one, ended_when_stalled(runs / cell.name, stall_s, tell, FAILED):
+                    one.write("x")
+                    one.flush()
+                    make_run(study, cell, results, runs, train, commit)
             except Exception:  # noqa: BLE001  (told to the parent, and this process ends)
                 tell(traceback.format_exc())
                 return FAILED
+            finally:
+                tries.unlink(missing_ok=True)
         made += 1
     return AT_LIMIT
 
 
 def _tell_failure(file: Path, why: str) -> None:
-    file.write_text(why, encoding="utf-8")
+    new = file.with_name(f"{file.name}.new")
+    new.write_text(why, encoding="utf-8")
+    new.replace(file)
     print(why, file=sys.stderr, flush=True)
 
 

@@ -8,12 +8,15 @@ verl 0.9.1, TransferQueue 0.1.11.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 _TRAINER = "verl.trainer.ppo.v1.trainer_base"
 _REWARD_LOOP = "verl.experimental.reward_loop.reward_loop"
@@ -209,7 +212,8 @@ def renew_reward_workers(manager: Any, config: Any) -> None:
 def _renew_reward_worker(worker: Any, config: Any) -> None:
     before, worker.config = worker.reward_manager, config
     worker._init_reward_fn()
-    asyncio.run_coroutine_threadsafe(before.close(), worker.loop)
+    closing = asyncio.run_coroutine_threadsafe(before.close(), worker.loop)
+    closing.add_done_callback(lambda done: done.exception() and logger.warning("not closed: %r", done.exception()))
 
 
 @contextmanager

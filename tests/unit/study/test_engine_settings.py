@@ -24,7 +24,7 @@ def changed(*overrides: str) -> dict[str, object]:
 
 
 @pytest.mark.parametrize(
-    "override", ["run_dir=two", "thinking_reward.alpha=0.5", "thinking_reward.new=1", "data.seed=2"]
+    "override", ["run_dir=two", "thinking_reward.alpha=0.5", "thinking_reward.new=1", "data.seed=2", "sophiavl.new=1"]
 )
 def test_a_runs_own_settings_may_differ(override: str) -> None:
     check_same(changed(), changed(override))
@@ -36,6 +36,8 @@ def test_a_runs_own_settings_may_differ(override: str) -> None:
         ("actor_rollout_ref.actor.optim.lr=0.01", r"actor_rollout_ref\.actor\.optim\.lr: 0\.0001 there, 0\.01 here"),
         ("data.train_batch_size=8", r"data\.train_batch_size: 16 there, 8 here"),
         ("data.seeds=2", r"data\.seeds: None there, 2 here"),
+        ("sophiavl.validation_modes=greedy", "None there, 'greedy' here"),
+        ("algorithm.use_kl_in_reward=true", "None there, True here"),
         ("trainer.total_training_steps=13", r"total_training_steps: 12 there"),
         ("actor_rollout_ref.rollout.temperature=0.5", r"temperature"),
     ],

@@ -8,11 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from recipe.sophiavl.checks import check_config
-from recipe.sophiavl.settings import ThinkingRewardSettings
-from recipe.sophiavl.study.engine_settings import engine_settings
 from recipe.sophiavl.study.grid import Cell, Study, load_judge, load_study
-from recipe.sophiavl.study.worker import run_config
+from recipe.sophiavl.study.run_config import check_study, run_config
 from recipe.sophiavl.validation import SettingsError
 
 STUDY = Path(__file__).parents[3] / "examples/study/study.yaml"
@@ -81,15 +78,43 @@ def test_a_judge_that_is_not_there_is_told(name: str) -> None:
         load_judge(name)
 
 
-def test_every_run_of_the_published_grid_is_valid_and_all_share_an_engine(tmp_path: Path) -> None:
-    study = load_study(STUDY)
-    load_judge(study.judge)
-    engines = []
-    for cell in {cell.variant: cell for cell in study.cells()}.values():
-        url = None if cell.reward_model == "none" else "http://127.0.0.1:8000/v1"
-        config = run_config(study, cell, tmp_path / cell.name, url)
-        check_config(config, ThinkingRewardSettings.from_config(config.thinking_reward))
-        assert config.thinking_reward.enable == (url is not None), cell
-        engines.append(engine_settings(config))
-    assert len(engines) >= 7
-    assert all(engine == engines[0] for engine in engines)
+def test_every_run_of_the_published_grid_can_be_made_on_one_engine() -> None:
+    check_study(load_study(STUDY))
+
+
+@pytest.fixture(scope="module")
+def small() -> dict[str, Any]:
+    """The published study, with one block of one variant."""
+    given = yaml.safe_load(STUDY.read_text())
+    return {**given, "grid": [{"variants": ["default"], "reward_models": ["oracle"], "seeds": 1}]}
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ("thinking_reward.alpha=-1", "thinking_reward.alpha=-1"),
+        ("thinking_reward.alhpa=1", "alhpa"),
+        ("trainer.save_freq=5", "trainer.save_freq=5: runs that share an engine"),
+        ("trainer.test_freq=-1", "trainer.test_freq, which the last step validates"),
+        ("trainer.v1.trainer_mode=colocate_async", "in sync only"),
+        ("sophiavl.validation_modes=[greedy]", r"set sophiavl.validation_modes=\[greedy,sampled\]"),
+        ("actor_rollout_ref.rollout.val_kwargs.n=10", "9 at most"),
+        ("actor_rollout_ref.actor.optim.lr=1", "optim.lr: .* there, 1 here"),
+    ],
+)
+def test_what_a_run_would_fail_at_is_told_before_the_first(small: dict[str, Any], setting: str, told: str) -> None:
+    variants = {**small["variants"], "default": ["thinking_reward=default", setting]}
+    with pytest.raises(SettingsError, match=told):
+        check_study(Study(**{**small, "variants": variants}))
+
+
+@pytest.mark.parametrize("command", ["serve {", "serve {path}", "serve 'half", "serve {}"])
+def test_a_command_that_is_none_is_told(small: dict[str, Any], command: str) -> None:
+    with pytest.raises(SettingsError, match=r"reward_models\.oracle: no command"):
+        check_study(Study(**{**small, "reward_models": {**small["reward_models"], "oracle": command}}))
+
+
+@pytest.mark.parametrize("name", ["with blank", "ä='1',(x)[~#"])
+def test_a_run_may_have_any_folder(small: dict[str, Any], tmp_path: Path, name: str) -> None:
+    config = run_config(Study(**small), Cell("default", "oracle", 1), tmp_path / name, None)
+    assert config.trainer.rollout_data_dir == f"{tmp_path}/{name}/rollouts"

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from recipe.sophiavl.study import records
 from recipe.sophiavl.study.grid import Cell, load_study
-from recipe.sophiavl.study.worker import run_config
+from recipe.sophiavl.study.run_config import run_config
 
 STUDY = Path(__file__).parents[3] / "examples/study/study.yaml"
 CELL = Cell("default", "oracle", 1)
@@ -52,6 +52,10 @@ def row(group: str, number: int, step: int, outcome: float, thinking: float, tex
         "index": int(group[1]),
         "outcome_reward": outcome,
         "thinking_reward": thinking,
+        "thinking_asked": text is not None,
+        "gamma": gamma,
+        "mu_correct": {"g0": 0.9, "g1": 0.3}[group],
+        "mu_wrong": {"g0": 0.2, "g1": 0.8}[group],
         "format_ok": text is not None,
         "problem_type": "numerical" if group == "g0" else "free-form",
         "number": number,
@@ -76,7 +80,11 @@ def config(tmp_path: Path) -> DictConfig:
     for folder in ("validation", "validation/sampled"):
         rows = [row(name, 0, 0, *group[0]) for name, group in reversed(GROUPS.items())]
         dump(run_dir / f"{folder}/{STEPS}.jsonl", rows)
-    return run_config(load_study(STUDY), CELL, run_dir, "http://127.0.0.1:8000/v1")
+    config = run_config(load_study(STUDY), CELL, run_dir, "http://127.0.0.1:8000/v1")
+    config.data.train_batch_size, config.actor_rollout_ref.rollout.n = 1, 5
+    pq.write_table(pa.table({"question": ["one", "another"]}), tmp_path / "val.parquet")
+    config.data.val_files = str(tmp_path / "val.parquet")
+    return config
 
 
 QUESTIONS = {("easy", "train", number): records.Asked("how many?\nA. one", [IMAGE]) for number in (0, 1)}
@@ -96,11 +104,12 @@ def change(config: DictConfig, name: str, number: int, **values: Any) -> None:
 
 def test_a_run_becomes_a_line_for_itself_one_for_each_step_and_one_for_each_validation(config: DictConfig) -> None:
     head, *lines = recorded(config)
-    assert head["variant"], head["seed"] == ("default", 1)
+    assert (head["variant"], head["seed"]) == ("default", 1)
     assert (head["commit"], head["steps"]) == ("abc", STEPS)
     assert head["checks"]["responses"] == 5 * STEPS
     assert head["checks"]["largest_reward_error"] < 1e-12
     assert head["checks"]["lowest_rollout_correlation"] == 0.999
+    assert head["checks"]["missing_scores"] == 0
     assert [line["kind"] for line in lines] == ["step"] * STEPS + ["validation"] * 2
     assert [line["mode"] for line in lines[-2:]] == ["greedy", "sampled"]
     assert [line["kl"] for line in lines[:STEPS]] == [step / 10 for step in range(1, STEPS + 1)]
@@ -112,12 +121,13 @@ def test_the_figures_of_a_step(config: DictConfig) -> None:
     assert step["outcome"] == pytest.approx(2 / 5)
     assert step["thinking"] == pytest.approx((0.9 + 0.2 + 0.3 + 0.8 + 0.0) / 5)
     assert step["oracle"] == pytest.approx((0.8 + 0.1 + 0.8 + 0.1 + 0.0) / 5), "without the format it is worth nothing"
-    assert step["hacked"] == pytest.approx(1 / 5), "0.8 where the truth is 0.1"
+    assert step["hacked"] == pytest.approx(1 / 4), "0.8 where the truth is 0.1, of those that were asked about"
+    assert step["gamma_mixed"] == pytest.approx((1 + math.exp(-0.5)) / 2)
     assert step["format"] == pytest.approx(4 / 5)
     assert step["forms"] == {"none": pytest.approx(1 / 5), "short": pytest.approx(4 / 5)}
     assert step["auc_oracle"] == 1.0
-    # of 2 x 3 pairs of a right and a wrong one, 0.9 beats all three and 0.3 two
-    assert step["auc_thinking"] == pytest.approx(5 / 6)
+    # of 2 x 2 pairs of a right and a wrong one, 0.9 beats both and 0.3 one
+    assert step["auc_thinking"] == pytest.approx(3 / 4)
 
 
 def test_a_validation_keeps_each_question_in_the_order_of_the_data(config: DictConfig) -> None:
@@ -133,9 +143,10 @@ def test_without_a_reward_model_there_is_no_thinking_and_no_hacking(config: Dict
     config.thinking_reward.enable = False
     for step in range(1, STEPS + 1):
         for number, (outcome, *_) in enumerate(one for group in GROUPS.values() for one in group):
-            change(config, f"rollouts/{step}.jsonl", number, thinking_reward=None, score=outcome)
+            nothing = dict.fromkeys(("thinking_reward", "gamma", "mu_correct", "mu_wrong"))
+            change(config, f"rollouts/{step}.jsonl", number, **nothing, thinking_asked=False, score=outcome)
     step = recorded(config)[1]
-    assert (step["thinking"], step["hacked"], step["auc_thinking"]) == (None, None, None)
+    assert {step[name] for name in ("thinking", "hacked", "auc_thinking", "gamma_mixed")} == {None}
     assert step["oracle"] == pytest.approx(1.8 / 5)
 
 
@@ -149,6 +160,40 @@ def test_a_reward_that_does_not_follow_from_its_parts_is_not_counted(config: Dic
 def test_nor_is_one_that_is_no_number(config: DictConfig, value: float) -> None:
     change(config, "rollouts/7.jsonl", 3, score=value)
     with pytest.raises(records.RecordError, match="step 7"):
+        recorded(config)
+
+
+def test_the_trust_of_groups_with_one_side_is_no_trust(config: DictConfig) -> None:
+    for number in (0, 1):
+        change(config, "rollouts/1.jsonl", number, mu_wrong=None)
+    assert recorded(config)[1]["gamma_mixed"] == pytest.approx(math.exp(-0.5))
+
+
+def test_a_reward_model_that_was_not_there_all_the_time_is_told(config: DictConfig) -> None:
+    # its group lost its thinking term, so the rewards are what they should be
+    for number, outcome in enumerate((1.0, 0.0)):
+        change(config, "rollouts/7.jsonl", number, thinking_reward=None, score=outcome)
+    with pytest.raises(records.RecordError, match="2 of 48 scores are missing"):
+        recorded(config)
+
+
+def test_a_response_that_was_lost_is_told(config: DictConfig) -> None:
+    change(config, "rollouts/7.jsonl", 4, outcome_reward=None)
+    with pytest.raises(records.RecordError, match=r"7\.jsonl has 4 responses, and a step 5"):
+        recorded(config)
+
+
+def test_a_question_that_a_validation_lost_is_told(config: DictConfig) -> None:
+    change(config, f"validation/{STEPS}.jsonl", 1, outcome_reward=None)
+    with pytest.raises(records.RecordError, match="has 1 questions, and the data 2"):
+        recorded(config)
+
+
+@pytest.mark.parametrize("value", [0.5, math.nan])
+def test_a_rollout_unlike_the_actor_is_told(config: DictConfig, value: float) -> None:
+    logged = {"training/rollout_actor_probs_pearson_corr": value}
+    dump(Path(config.run_dir) / "metrics-002.jsonl", [{"step": 3, "data": logged}])
+    with pytest.raises(records.RecordError, match=r"correlate at .* in a step, below 0\.95"):
         recorded(config)
 
 

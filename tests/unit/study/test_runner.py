@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from recipe.sophiavl.study import runner
+from recipe.sophiavl.study import run_config, runner
 from recipe.sophiavl.study.__main__ import main
 from recipe.sophiavl.validation import SettingsError
 
@@ -145,8 +145,9 @@ def _running(script: str) -> list[str]:
 
 
 def test_what_is_left_is_listed_and_nothing_started(
-    tmp_path: Path, study: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, study: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(run_config, "check_study", lambda study: None)
     results = tmp_path / "results"
     results.mkdir()
     (results / "a.oracle.1.jsonl").write_text("made")
@@ -155,6 +156,27 @@ def test_what_is_left_is_listed_and_nothing_started(
     assert "made        a.oracle.1" in told
     assert "would make  b.oracle.2" in told
     assert "1 of 5 runs are made" in told
+
+
+def test_what_a_worker_finds_wrong_with_the_study_ends_it(
+    tmp_path: Path, study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretend(monkeypatch, tmp_path, "print('error: judge=a:b: no such function', file=sys.stderr)\nsys.exit(2)")
+    where = ["--results", str(tmp_path / "results"), "--runs", str(tmp_path / "runs"), "--workers", "1"]
+    assert main(["run", str(study), *where]) == 2
+    assert capsys.readouterr().err.strip().endswith("judge=a:b: no such function")
+
+
+def test_a_failure_without_a_reason_and_one_that_another_command_takes_away(
+    tmp_path: Path, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail = "if cell.name == 'b.oracle.1':\n    failure_file(given.runs, cell).write_text('')\n    sys.exit(FAILED)"
+    pretend(monkeypatch, tmp_path, fail)
+    assert run(tmp_path, study).failed == {"b.oracle.1": "no reason is told"}
+    progress = runner._Progress(runner.load_study(study), tmp_path / "results", tmp_path / "runs")
+    assert progress.ended() == 1
+    (tmp_path / "runs/b.oracle.1.failed").unlink()
+    assert progress.ended() == 1, "what has ended has ended"
 
 
 def test_a_wrong_study_starts_nothing(tmp_path: Path) -> None:
