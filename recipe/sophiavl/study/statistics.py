@@ -10,7 +10,7 @@ The exact sign test has no p below 2/64 with six seeds, too coarse for any corre
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +24,8 @@ LEVEL = 0.95
 POWER = 0.8
 _RESAMPLES = 9999
 _SEED, _BATCH = 0, 999
-_LEAST_FOR_BOOTSTRAP = 3
+CENSORED, UNDECIDED = "censored", "undecided"
+_LEAST = 3  # seeds, of a verdict and of the bootstrap
 _SAME = 1e-12  # a spread below this is rounding
 
 
@@ -52,13 +53,13 @@ class PairedTest:
         estimate: the mean difference; its interval is uncorrected.
         bootstrap: ends of the BCa bootstrap's 95 % interval, uncorrected; None with fewer than three seeds.
         p: of the paired t test, uncorrected; None where `reason` says why there is no test.
-        comparisons: how many the corrections are for.
+        comparisons: how many the corrections are for; 0 where there is no test.
         adjusted_p: Holm's.
         low, high: the interval at the level 1 - 0.05 / `comparisons` (Bonferroni): all intervals of a family hold
             their differences at once in at least 95 % of studies.
         detectable: the smallest true difference that an interval of this width and these seeds' spread would have
             told from 0 in 80 % of studies.
-        sign: +1 or -1 where the corrected interval lies above or below 0, else 0.
+        sign: +1 or -1 where the corrected interval of three seeds or more lies above or below 0, else 0.
     """
 
     estimate: Estimate
@@ -71,6 +72,13 @@ class PairedTest:
     detectable: float | None = None
     sign: int = 0
     reason: str = ""
+
+    def verdict(self, above: str, below: str) -> str:
+        """`above` or `below` where the sign says so, else why not: undecided, or censored."""
+        if self.reason == CENSORED:
+            return CENSORED
+        few = f" ({self.estimate.n} seed{'s' * (self.estimate.n > 1)})" if self.estimate.n < _LEAST else ""
+        return {1: above, -1: below, 0: f"{UNDECIDED}{few}"}[self.sign]
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -92,18 +100,30 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(array.size, mean, spread, low, high)
 
 
-def corrected_tests(differences: Sequence[Sequence[float]]) -> list[PairedTest]:
+def corrected_tests(
+    differences: Sequence[Sequence[float]], planned: int = 0, censored: Collection[int] = ()
+) -> list[PairedTest]:
     """Tests of several series of paired differences, corrected as one family.
 
     Args:
-        differences: of each comparison its differences, one a seed. Those without a test count for no correction.
+        differences: of each comparison its differences, one a seed.
+        planned: comparisons of the family, also those that have no result yet: a part of a study is corrected as much
+            as the whole. At least as many as there are differences.
+        censored: places of the comparisons with a difference that is only a bound: these have a mean and no test.
     """
-    found = [_single(values) for values in differences]
-    places = [place for place, test in enumerate(found) if test.p is not None]
-    adjusted = holm([found[place].p for place in places])
-    for place, p in zip(places, adjusted, strict=True):
-        found[place] = _corrected(found[place], p, len(places))
-    return found
+    found = [
+        PairedTest(Estimate(len(values), float(np.mean(values)), None, None, None), reason=CENSORED)
+        if place in censored
+        else _single(values)
+        for place, values in enumerate(differences)
+    ]
+    planned = max(planned, len(found))
+    # A comparison that has no p yet counts as one of 1: nobody knows that it will be smaller.
+    adjusted = holm([1.0 if test.p is None else test.p for test in found] + [1.0] * (planned - len(found)))
+    return [
+        test if test.p is None else _corrected(test, p, planned)
+        for test, p in zip(found, adjusted[: len(found)], strict=True)
+    ]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -174,7 +194,7 @@ def _corrected(test: PairedTest, adjusted: float, comparisons: int) -> PairedTes
         low=low,
         high=high,
         detectable=detectable(found.sd, found.n, level),
-        sign=int(low > 0) - int(high < 0),
+        sign=int(low > 0) - int(high < 0) if found.n >= _LEAST else 0,
     )
 
 
@@ -184,7 +204,7 @@ def _interval(mean: float, spread: float, n: int, level: float) -> tuple[float, 
 
 
 def _bootstrap(values: Floats) -> tuple[float, float] | None:
-    if values.size < _LEAST_FOR_BOOTSTRAP:
+    if values.size < _LEAST:
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)

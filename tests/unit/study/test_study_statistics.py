@@ -64,15 +64,40 @@ def test_holm_rejects_what_the_step_down_rule_rejects(p: list[float]):
         assert {place for place, value in enumerate(adjusted) if value <= level} == set(rejected)
 
 
-def test_intervals_are_corrected_for_the_comparisons_that_could_be_tested():
+def test_intervals_are_corrected_for_all_comparisons_also_those_without_a_test():
     values = [SEEDS, [-value for value in SEEDS], [0.01, -0.02, 0.03, -0.01, 0.0, 0.02], [0.1]]
     tests = corrected_tests(values)
-    assert [test.comparisons for test in tests] == [3, 3, 3, 0]
+    assert [test.comparisons for test in tests] == [4, 4, 4, 0]
     assert [test.sign for test in tests] == [1, -1, 0, 0]
-    half = stats.t.ppf(1 - 0.05 / 6, 5) * stats.sem(SEEDS)
+    half = stats.t.ppf(1 - 0.05 / 8, 5) * stats.sem(SEEDS)
     assert tests[0].high - tests[0].estimate.mean == pytest.approx(half)
-    assert tests[0].adjusted_p == pytest.approx(3 * tests[0].p)  # the smallest of three, by Holm
+    assert tests[0].adjusted_p == pytest.approx(4 * tests[0].p)  # the smallest of four, by Holm
     assert tests[1].low == pytest.approx(-tests[0].high)
+
+
+def test_a_part_of_a_study_is_corrected_as_the_whole():
+    none = [0.01, -0.02, 0.03, -0.01, 0.0, 0.02]
+    part = corrected_tests([SEEDS], planned=12)[0]
+    whole = corrected_tests([SEEDS, *([none] * 11)])[0]
+    assert part == whole
+    assert (part.comparisons, part.adjusted_p) == (12, pytest.approx(12 * part.p))
+
+
+def test_two_seeds_decide_nothing():
+    two, three = corrected_tests([[0.1, 0.1 + 1e-6], [0.1, 0.1 + 1e-6, 0.1 - 1e-6]])
+    assert two.low > 0
+    assert (two.sign, two.verdict("more", "less")) == (0, "undecided (2 seeds)")
+    assert (three.sign, three.verdict("more", "less")) == (1, "more")
+    assert corrected_tests([[0.1]])[0].verdict("more", "less") == "undecided (1 seed)"
+    assert corrected_tests([[0.1, -0.2, 0.15]])[0].verdict("more", "less") == "undecided"
+
+
+def test_a_censored_comparison_has_a_mean_and_no_more_and_is_corrected_for():
+    censored, other = corrected_tests([SEEDS, SEEDS], censored={0})
+    assert censored.estimate.mean == pytest.approx(np.mean(SEEDS))
+    assert {censored.estimate.low, censored.estimate.sd, censored.p, censored.low, censored.bootstrap} == {None}
+    assert (censored.sign, censored.verdict("more", "less")) == (0, "censored")
+    assert other.comparisons == 2
 
 
 def test_a_verdict_follows_from_the_corrected_interval_not_from_the_uncorrected_one():
