@@ -25,7 +25,7 @@ from recipe.sophiavl.validation import SettingsError  # noqa: E402
 FINISHED = 3  # exit code of check_only=true where there is nothing left to do
 
 Train = Callable[[DictConfig, dict[str, str], bool], None]
-"""Trains with a checked configuration, the variables that its processes need, and whether the TRM is checked already."""
+"""Trains with a checked configuration, the variables that its processes need, and whether the TRM was checked."""
 
 
 def run(config: DictConfig, train: Train | None = None) -> None:
