@@ -43,7 +43,16 @@ def cell_lines(
             "commit": "abc1234",
             "overrides": [f"thinking_reward={variant}", f"data.seed={seed}"],
             "seconds": 180.0,
-            "checks": {"responses": 128 * steps, "largest_reward_error": 6e-8, "lowest_rollout_correlation": 0.9999},
+            "checks": {
+                "responses": 128 * steps,
+                "largest_reward_error": 6e-8,
+                "lowest_rollout_correlation": 0.9999,
+                "missing_scores": 0,
+            },
+            "command": f"python reward_models.py {reward_model} --seed {{seed}} --port {{port}}" if asked else "",
+            "judge": "examples.study.oracle:assess",
+            "data": {"train": "train.parquet, 640 rows, sha256 3fa2c1d05e6f", "val": "val.parquet, 384 rows"},
+            "dtype": "float32",
         }
     ]
     gamma = 0.7 if reward_model in ("hackable", "contrarian") else 0.97
@@ -57,7 +66,8 @@ def cell_lines(
                 "thinking": 0.5 if asked else None,
                 "oracle": _share(0.4 + (outcome - 0.6) / 2 + noise * own.normal()),
                 "hacked": _share(0.1 + noise * own.normal()) if asked else None,
-                "gamma": _share(gamma + noise * own.normal()) if asked else None,
+                "gamma": 0.99 if asked else None,  # groups whose trust is 1 whatever the scores are count too
+                "gamma_mixed": _share(gamma + noise * own.normal()) if asked else None,
                 "distrusted": 0.1 if asked else None,
                 "anneal": 0.9 if asked else None,
                 "length": 20.0 + own.normal(),

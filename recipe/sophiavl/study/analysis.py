@@ -21,11 +21,11 @@ def findings_of(results: Path, accuracy: float = ACCURACY) -> Findings:
         ResultsError: a file of results is wrong.
     """
     read = read_results(results)
-    measured = measures(accuracy)
+    measured = measures(accuracy, read.cells)
     values = values_of(read.cells, measured)
     comparisons, empty = compare(values, measured)
     missing = missing_of(values, empty)
-    return Findings(read, measured, values, comparisons, answers(comparisons, measured), missing, accuracy)
+    return Findings(read, measured, values, comparisons, answers(comparisons, measured, values), missing, accuracy)
 
 
 def analyse(results: Path, out: Path) -> None:

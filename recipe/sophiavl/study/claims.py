@@ -13,9 +13,11 @@ from recipe.sophiavl.study.comparisons import (
     OUTCOME_ONLY,
     Comparison,
     Measure,
+    Values,
 )
+from recipe.sophiavl.study.statistics import UNDECIDED
 
-SUPPORTED, AGAINST, UNDECIDED = "supported", "against", "undecided"
+SUPPORTED, AGAINST = "supported", "against"
 _WORDS = {1: SUPPORTED, -1: AGAINST, 0: UNDECIDED}
 # Sampled first: in a pilot of one seed, before any comparison, all greedy answers were near the ceiling.
 _ACCURACY = ("sampled", "area", "greedy")
@@ -28,6 +30,8 @@ class Claim:
     Attributes:
         label: of the contrasts that test it, in each reward model; empty: all of the kind.
         measures: the first decides, the others are told beside it.
+        note: what a reader must know to read it right.
+        dosed: whether to tell how much the trust weight took away.
     """
 
     key: str
@@ -35,6 +39,8 @@ class Claim:
     kind: str
     label: str
     measures: Sequence[str]
+    note: str = ""
+    dosed: bool = False
 
 
 CLAIMS = (
@@ -45,7 +51,16 @@ CLAIMS = (
         f"{DEFAULT} − {OUTCOME_ONLY}",
         _ACCURACY,
     ),
-    Claim("2a", "Trust weights raise accuracy", "planned", f"{DEFAULT} − {NO_TRUST}", _ACCURACY),
+    Claim(
+        "2a",
+        "Trust weights raise accuracy",
+        "planned",
+        f"{DEFAULT} − {NO_TRUST}",
+        _ACCURACY,
+        "With a reward model that tells right from wrong, such as the oracle, trust weights stay near 1: the two are "
+        "nearly the same treatment there, and a difference of 0 says little.",
+        dosed=True,
+    ),
     Claim(
         "2b",
         "Trust weights raise accuracy more with a bad reward model than with the oracle",
@@ -59,6 +74,8 @@ CLAIMS = (
         "planned",
         f"{NO_TRUST} − {NEITHER}",
         _ACCURACY,
+        "Annealing also makes the thinking term smaller, to about 0.6 of its weight on average over a run: this cannot "
+        "tell its schedule from a smaller weight.",
     ),
     Claim("3b", "Trust weights and annealing together raise accuracy", "planned", f"{DEFAULT} − {NEITHER}", _ACCURACY),
     Claim(
@@ -84,16 +101,28 @@ class Answer:
 
 def verdict(comparison: Comparison) -> str:
     """Of a claim that the difference is above 0: supported or against where the corrected interval excludes 0."""
-    return _WORDS[comparison.test.sign]
+    return comparison.test.verdict(SUPPORTED, AGAINST)
 
 
-def answers(comparisons: Sequence[Comparison], measured: Sequence[Measure]) -> list[Answer]:
+def answers(comparisons: Sequence[Comparison], measured: Sequence[Measure], values: Values) -> list[Answer]:
     """Each claim with its sentence."""
     named = {measure.name: measure for measure in measured}
-    return [_answer(claim, comparisons, named) for claim in CLAIMS]
+    dose = _dose(values, named["gamma"])
+    return [_answer(claim, comparisons, named, dose) for claim in CLAIMS]
 
 
-def _answer(claim: Claim, comparisons: Sequence[Comparison], measured: Mapping[str, Measure]) -> Answer:
+def _dose(values: Values, gamma: Measure) -> str:
+    """What the trust weight took away in the cells that have it, by reward model."""
+    by_model = {
+        model: 1 - sum(of["gamma"].values()) / len(of["gamma"])
+        for (variant, model), of in values.items()
+        if variant == DEFAULT and of["gamma"]
+    }
+    listed = ", ".join(f"{model} {dose:.{gamma.digits}f}" for model, dose in by_model.items())
+    return f"Dose (mean of 1 − {gamma.title}, in the cells of {DEFAULT}): {listed}." if listed else ""
+
+
+def _answer(claim: Claim, comparisons: Sequence[Comparison], measured: Mapping[str, Measure], dose: str) -> Answer:
     def of(name: str) -> list[Comparison]:
         return [one for one in comparisons if one.measure == name and _tests(claim, one)]
 
@@ -107,6 +136,7 @@ def _answer(claim: Claim, comparisons: Sequence[Comparison], measured: Mapping[s
     for name in others:
         if found := of(name):
             parts.append(f"By {measured[name].title}: {_short(found)}.")
+    parts += [text for text in (claim.note, dose if claim.dosed else "") if text]
     return Answer(claim, own, f"**{claim.text}** ({measured[first].title}): {' '.join(parts)}")
 
 
@@ -116,7 +146,7 @@ def _tests(claim: Claim, comparison: Comparison) -> bool:
 
 
 def _by_verdict(comparisons: Sequence[Comparison]) -> list[tuple[str, list[Comparison]]]:
-    groups = [(word, [one for one in comparisons if verdict(one) == word]) for word in _WORDS.values()]
+    groups = [(word, [one for one in comparisons if one.test.sign == sign]) for sign, word in _WORDS.items()]
     return [(word, members) for word, members in groups if members]
 
 

@@ -3,12 +3,14 @@
 The comparisons are fixed here, before any result: those that the paper's claims need (planned), those that ask whether
 trust is worth more with a bad reward model (interaction), whether the trust weight tells a bad reward model from a
 good one (detection), and every other variant against the default (other). A family that is corrected together is one
-measure, one of these kinds, and either the main reward models or the others, of which there is a first look only.
+measure, one of these kinds, and either the main reward models or the others, of which there is a first look only. Its
+size is that of the whole plan, whatever has run yet.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+import math
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,22 +26,27 @@ ORACLE = "oracle"
 MAIN_VARIANTS = (DEFAULT, NO_TRUST, NEITHER, OUTCOME_ONLY)
 MAIN_MODELS = (ORACLE, "noisy", "hackable")
 PLANNED = ((DEFAULT, OUTCOME_ONLY), (DEFAULT, NO_TRUST), (NO_TRUST, NEITHER), (DEFAULT, NEITHER))
-_VARIANTS = (
-    *MAIN_VARIANTS,
-    "published_code",
-    "uniform_outcome_only",
-    "trust_estimator",
-    "trust_shrunk",
-    "gdpo",
-    "process_aware",
-)
-_MODELS = (*MAIN_MODELS, "length", "confident", "contrarian", "tiny_trm", NO_REWARD_MODEL)
+MAIN_SEEDS = 6
+_OTHER_VARIANTS = ("published_code", "uniform_outcome_only", "trust_estimator", "gdpo", "process_aware")
+_OTHER_MODELS = ("length", "confident", "contrarian", "tiny_trm")
+_MODELS = (*MAIN_MODELS, *_OTHER_MODELS, NO_REWARD_MODEL)
 _LAST_STEPS = 3
 
 Pair = tuple[str, str]
 """A variant and a reward model."""
 Values = Mapping[Pair, Mapping[str, Mapping[int, float]]]
 """By pair, measure and seed."""
+
+# The grid of examples/study/study.yaml.
+MAIN_PAIRS: tuple[Pair, ...] = (
+    (OUTCOME_ONLY, NO_REWARD_MODEL),
+    *((variant, model) for variant in MAIN_VARIANTS if variant != OUTCOME_ONLY for model in MAIN_MODELS),
+)
+PLAN: tuple[Pair, ...] = (
+    *MAIN_PAIRS,
+    *((variant, model) for variant in (DEFAULT, NO_TRUST) for model in _OTHER_MODELS),
+    *((variant, model) for variant in _OTHER_VARIANTS for model in MAIN_MODELS),
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class Measure:
         of: its value; None where the cell has none.
         digits: decimals that people need.
         better: +1 where more is better, -1 where less is, 0 where neither.
+        most: a value above it is a lower bound (censored).
     """
 
     name: str
@@ -58,6 +66,7 @@ class Measure:
     of: Callable[[Cell], float | None]
     digits: int = 3
     better: int = 0
+    most: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -82,27 +91,28 @@ class Contrast:
         """Whether it is under the main reward models."""
         return self.reward_model in MAIN_MODELS
 
+    @property
+    def family(self) -> str:
+        """What it is corrected together with, measure by measure."""
+        return f"{self.kind}, {'main' if self.main else 'other'} reward models"
+
 
 @dataclass(frozen=True)
 class Comparison:
-    """A contrast in one measure: its differences by seed, and what they say.
-
-    Attributes:
-        family: what it was corrected together with.
-    """
+    """A contrast in one measure: its differences by seed, and what they say."""
 
     contrast: Contrast
     measure: str
     by_seed: Mapping[int, float]
-    family: str
     test: PairedTest
 
 
-def measures(accuracy: float) -> tuple[Measure, ...]:
+def measures(accuracy: float, cells: Sequence[Cell] = ()) -> tuple[Measure, ...]:
     """What is measured of a cell.
 
     Args:
         accuracy: that `steps_to` counts to.
+        cells: all of a study, which share their number of steps.
     """
     return (
         Measure(
@@ -131,11 +141,11 @@ def measures(accuracy: float) -> tuple[Measure, ...]:
             f"steps to {accuracy:g}",
             f"first step at which the training batches' mean outcome reward, averaged over it and the two before, is "
             f"at least {accuracy:g}; a seed that never gets there counts as one step more than there were: a mean with "
-            f"≥ is a lower bound, a difference is at least that large where one side got there, and unknown (0) where "
-            f"none did",
+            f"≥ is a lower bound, and a difference with such a seed is censored: given without interval and verdict",
             lambda cell: float(steps_to([step.outcome for step in cell.steps], accuracy)[0]),
             digits=1,
             better=-1,
+            most=len(cells[0].steps) if cells else math.inf,
         ),
         Measure(
             "thinking",
@@ -145,12 +155,12 @@ def measures(accuracy: float) -> tuple[Measure, ...]:
             lambda cell: cell.final["sampled"].oracle,
             better=1,
         ),
-        Measure("gamma", "gamma", "trust weight, mean over the training steps", lambda cell: _mean(cell, "gamma", 0)),
+        _gamma(cells),
         Measure(
             "hacked",
             "hacked share",
-            "share of the responses whose reward model's score is above the oracle's by 0.5 or more, mean over the "
-            "last three training steps",
+            "share of the responses that the reward model was asked about whose score from it is above the oracle's "
+            "by 0.5 or more, mean over the last three training steps",
             lambda cell: _mean(cell, "hacked", -_LAST_STEPS),
             better=-1,
         ),
@@ -164,6 +174,27 @@ def measures(accuracy: float) -> tuple[Measure, ...]:
     )
 
 
+def mixed(cells: Iterable[Cell]) -> bool:
+    """Whether trust weights are known of the mixed groups alone; files of earlier runners have none."""
+    return any(step.gamma_mixed is not None for cell in cells for step in cell.steps)
+
+
+def _gamma(cells: Iterable[Cell]) -> Measure:
+    """Of mixed groups in all cells, or of all groups in all cells: the two do not compare."""
+    if mixed(cells):
+        note = (
+            "trust weight of the groups with a scored response on both sides, right and wrong (mixed): the others "
+            "have 1 whatever the scores are, and there are more of them the higher the accuracy is; mean over the "
+            "training steps that have a mixed group"
+        )
+        return Measure("gamma", "gamma, mixed groups", note, lambda cell: _mean(cell, "gamma_mixed", 0))
+    note = (
+        "trust weight, mean over the training steps; the groups without a scored response on both sides count as 1, "
+        "so it rises with the accuracy too"
+    )
+    return Measure("gamma", "gamma, all groups", note, lambda cell: _mean(cell, "gamma", 0))
+
+
 def _mean(cell: Cell, field: str, first: int) -> float | None:
     values = [value for step in cell.steps[first:] if (value := getattr(step, field)) is not None]
     return float(np.mean(values)) if values else None
@@ -171,7 +202,9 @@ def _mean(cell: Cell, field: str, first: int) -> float | None:
 
 def in_order(pairs: Iterable[Pair]) -> list[Pair]:
     """Pairs as tables list them: by reward model, the main ones first, then by variant."""
-    return sorted(set(pairs), key=lambda pair: (_place(pair[1], _MODELS), _place(pair[0], _VARIANTS)))
+    return sorted(
+        set(pairs), key=lambda pair: (_place(pair[1], _MODELS), _place(pair[0], (*MAIN_VARIANTS, *_OTHER_VARIANTS)))
+    )
 
 
 def _place(name: str, known: Sequence[str]) -> tuple[int, str]:
@@ -223,23 +256,39 @@ def compare(values: Values, measured: Sequence[Measure]) -> tuple[list[Compariso
     """
     found: list[Comparison] = []
     empty = []
-    planned = contrasts(list(values))
+    made = contrasts(list(values))
+    planned = _family_sizes(values)
     for measure in measured:
         families: dict[str, list[tuple[Contrast, dict[int, float]]]] = defaultdict(list)
-        for contrast in planned:
+        for contrast in made:
             if contrast.measures and measure.name not in contrast.measures:
                 continue
             by_seed = _differences(contrast, values, measure.name)
             if by_seed:
-                family = f"{contrast.kind}, {'main' if contrast.main else 'other'} reward models"
-                families[family].append((contrast, by_seed))
+                families[contrast.family].append((contrast, by_seed))
             elif measure is measured[0]:
                 empty.append(contrast)
         for family, members in families.items():
-            tests = corrected_tests([list(by_seed.values()) for _, by_seed in members])
+            censored = {
+                place
+                for place, (contrast, by_seed) in enumerate(members)
+                if _censored(contrast, by_seed, values, measure)
+            }
+            tests = corrected_tests([list(by_seed.values()) for _, by_seed in members], planned[family], censored)
             for (contrast, by_seed), test in zip(members, tests, strict=True):
-                found.append(Comparison(contrast, measure.name, by_seed, family, test))
+                found.append(Comparison(contrast, measure.name, by_seed, test))
     return found, empty
+
+
+def _family_sizes(pairs: Iterable[Pair]) -> Counter[str]:
+    """Comparisons of each family, of all that is planned and of what there is beyond the plan."""
+    known = in_order([*PLAN, *pairs])
+    made = contrasts(known)
+    return Counter(one.family for one in made if {pair for _, pair in one.terms} <= set(known))
+
+
+def _censored(contrast: Contrast, seeds: Iterable[int], values: Values, measure: Measure) -> bool:
+    return any(values[pair][measure.name][seed] > measure.most for _, pair in contrast.terms for seed in seeds)
 
 
 def _differences(contrast: Contrast, values: Values, measure: str) -> dict[int, float]:
@@ -247,6 +296,11 @@ def _differences(contrast: Contrast, values: Values, measure: str) -> dict[int, 
     seeds = sorted(set.intersection(*(set(side) for side in sides)))
     signs = [sign for sign, _ in contrast.terms]
     return {seed: float(sum(sign * side[seed] for sign, side in zip(signs, sides, strict=True))) for seed in seeds}
+
+
+def unfinished_main(values: Values) -> int:
+    """How many of the main pairs have fewer seeds than planned."""
+    return sum(len(values.get(pair, {}).get("sampled", {})) < MAIN_SEEDS for pair in MAIN_PAIRS)
 
 
 def missing_of(values: Values, empty: Sequence[Contrast]) -> list[str]:

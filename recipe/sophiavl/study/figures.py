@@ -28,6 +28,7 @@ from recipe.sophiavl.study.comparisons import (
     Comparison,
     Measure,
     Pair,
+    mixed,
 )
 from recipe.sophiavl.study.findings import Findings
 from recipe.sophiavl.study.grid import NO_REWARD_MODEL
@@ -43,13 +44,9 @@ NAMES = (
 Drawn = dict[str, tuple[str, str]]
 """By file name: SVG and description."""
 
-_CURVES: tuple[tuple[str, Callable[[StepLine], float | None]], ...] = (
-    ("accuracy", lambda step: step.outcome),
-    ("thinking by the oracle", lambda step: step.oracle),
-    ("gamma", lambda step: step.gamma),
-    ("length, words", lambda step: step.length),
-    ("hacked share", lambda step: step.hacked),
-)
+_Curve = tuple[str, Callable[[StepLine], float | None]]
+"""A row of panels: its title, and the value of a step."""
+
 _FOREST = ("greedy", "sampled", "area", "thinking")
 _BANDS = (
     "means over the sampled responses of each training step, mean over seeds; the band goes from the lowest to the "
@@ -74,6 +71,7 @@ def draw(found: Findings) -> Drawn:
     others = [
         variant for variant in dict.fromkeys(variant for variant, _ in found.values) if variant not in MAIN_VARIANTS
     ]
+    rows = _rows(found.results.cells)
     other_models = [model for model in models if model not in main]
     drawn: Drawn = {}
     for name, title, variants, asked, columns in (
@@ -84,7 +82,7 @@ def draw(found: Findings) -> Drawn:
         shown = [model for model in columns if any((variant, model) in cells for variant in asked)]
         if shown:
             text = f"{title}: {_BANDS}{_UNASKED if OUTCOME_ONLY in variants else ''}"
-            drawn[name] = (_curves(cells, variants, shown, text), text)
+            drawn[name] = (_curves(cells, variants, shown, rows, text), text)
     kinds = (("Differences", ("planned", "interaction")), ("Differences, other variants", ("other",)))
     for name, (title, members) in zip(NAMES[3:], kinds, strict=True):
         own = [one for one in found.comparisons if one.contrast.kind in members and one.measure in _FOREST]
@@ -98,11 +96,28 @@ def draw(found: Findings) -> Drawn:
     return drawn
 
 
-def _curves(cells: Mapping[Pair, Sequence[Cell]], variants: Sequence[str], models: Sequence[str], text: str) -> str:
+def _rows(cells: Sequence[Cell]) -> tuple[_Curve, ...]:
+    of_mixed = mixed(cells)
+    return (
+        ("accuracy", lambda step: step.outcome),
+        ("thinking by the oracle", lambda step: step.oracle),
+        ("gamma, mixed groups" if of_mixed else "gamma", lambda step: step.gamma_mixed if of_mixed else step.gamma),
+        ("length, words", lambda step: step.length),
+        ("hacked share", lambda step: step.hacked),
+    )
+
+
+def _curves(
+    cells: Mapping[Pair, Sequence[Cell]],
+    variants: Sequence[str],
+    models: Sequence[str],
+    rows: Sequence[_Curve],
+    text: str,
+) -> str:
     with styled():
-        figure = Figure(figsize=(2.2 + 2.4 * len(models), 1.0 + 1.55 * len(_CURVES)))
-        axes = figure.subplots(len(_CURVES), len(models), sharex=True, sharey="row", squeeze=False)
-        for row, (title, value) in enumerate(_CURVES):
+        figure = Figure(figsize=(2.2 + 2.4 * len(models), 1.0 + 1.55 * len(rows)))
+        axes = figure.subplots(len(rows), len(models), sharex=True, sharey="row", squeeze=False)
+        for row, (title, value) in enumerate(rows):
             axes[row, 0].set_ylabel(title)
             for column, model in enumerate(models):
                 _panel(axes[row, column], cells, variants, model, value)
@@ -124,7 +139,8 @@ def _panel(
     for variant in variants:
         own = cells.get((variant, model)) or cells.get((variant, NO_REWARD_MODEL), ())
         curves = np.array([[value(step) for step in cell.steps] for cell in own], dtype=np.float64)
-        if not curves.size or np.isnan(curves).all():
+        curves = curves[~np.isnan(curves).all(axis=-1)]  # without seeds of which this was never measured
+        if not curves.size:
             continue
         # A step that a seed has no value for is a gap, in the mean as in the band.
         style = _line_of(variants, variant)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
 
 from page_kit.text import shown
 from recipe.sophiavl.study.grid import START
@@ -59,15 +59,22 @@ class Checks(_Line):
     Attributes:
         largest_reward_error: of a response's reward against Eq. 5 recomputed from the dump.
         lowest_rollout_correlation: of the token probabilities of rollout and actor, over the steps.
+        missing_scores: that the reward model was asked for and did not give.
     """
 
     responses: Count
     largest_reward_error: Annotated[float, Field(ge=0)] | None = None
     lowest_rollout_correlation: Annotated[float, Field(ge=-1 - _SLACK, le=1 + _SLACK)] | None = None
+    missing_scores: Count | None = None
 
 
 class CellLine(_Line):
-    """How a cell was run."""
+    """How a cell was run; what a file of an earlier runner lacks is None.
+
+    Attributes:
+        command: that served the reward model, with ``{port}`` and ``{seed}``; "" where there was none.
+        data: fingerprints of the data.
+    """
 
     kind: Literal["cell"]
     variant: Name
@@ -78,10 +85,19 @@ class CellLine(_Line):
     overrides: tuple[str, ...]
     seconds: Annotated[float, Field(ge=0)]
     checks: Checks | None = None
+    command: str | None = None
+    judge: str | None = None
+    data: Mapping[str, JsonValue] | None = None
+    dtype: str | None = None
 
 
 class StepLine(_Line):
-    """Means over the sampled responses of one training step; None: not measured there."""
+    """Means over the sampled responses of one training step; None: not measured there.
+
+    Attributes:
+        gamma: trust weight over all groups; those without a score on one side have 1.
+        gamma_mixed: over the groups in which right and wrong responses have a score.
+    """
 
     kind: Literal["step"]
     step: Positive
@@ -90,6 +106,7 @@ class StepLine(_Line):
     oracle: Share | None
     hacked: Share | None = None
     gamma: Share | None = None
+    gamma_mixed: Share | None = None
     distrusted: Share | None = None
     anneal: Share | None = None
     length: Annotated[float, Field(ge=0)]
@@ -176,10 +193,13 @@ def read_results(folder: Path) -> Results:
             continue
         lines, cut = _read_lines(path)
         key = CellKey(name[1], name[2], int(name[3]))
-        if key.variant == START:
+        if cut:
+            found: Cell | str = "its last line is cut"
+        elif key.variant == START:
             start = _final(path, lines, 0)
             continue
-        found = "its last line is cut" if cut else _cell(path, key, lines)
+        else:
+            found = _cell(path, key, lines)
         if isinstance(found, str):
             told.append(f"{code(path.name)} is unfinished ({found}): left out.")
         else:
@@ -303,9 +323,20 @@ def _usual(cells: Sequence[Cell], what: str, of: Callable[[Cell], object]) -> tu
     return [cell for cell in cells if of(cell) == usual], told
 
 
-def _other_settings(cells: Iterable[Cell]) -> list[str]:
+def _other_settings(cells: Sequence[Cell]) -> list[str]:
     """Sentences about cells whose settings are not those of their other seeds, or not those that all variants share."""
     told = []
+    commands: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        commands[cell.key.reward_model].append(cell)
+    for model, group in commands.items():
+        told += _unlike(group, "command of its reward model", lambda info: info.command, f" with {code(model)}")
+    for what, of in (
+        ("judge", lambda info: info.judge),
+        ("fingerprint of its data", lambda info: info.data and json.dumps(info.data, sort_keys=True)),
+        ("dtype", lambda info: info.dtype),
+    ):
+        told += _unlike(cells, what, of)
     groups: dict[str, list[tuple[CellKey, frozenset[str]]]] = defaultdict(list)
     for cell in cells:
         settings = frozenset(one for one in cell.info.overrides if not _SEED.search(one))
@@ -322,3 +353,16 @@ def _other_settings(cells: Iterable[Cell]) -> list[str]:
         if other := ", ".join(map(code, sorted(shared - settings))):
             told.append(f"The variant {code(variant)} lacks settings that most variants have: {other}.")
     return told
+
+
+def _unlike(cells: Iterable[Cell], what: str, of: Callable[[CellLine], str | None], among: str = "") -> list[str]:
+    """Sentences about cells with another value than most; a cell of before there was one counts for none."""
+    values = [(cell.key, value) for cell in cells if (value := of(cell.info)) is not None]
+    if not values:
+        return []
+    usual, count = Counter(value for _, value in values).most_common(1)[0]
+    return [
+        f"{code(str(key))} has another {what} than {count} cells{among}: {code(value)}, and they {code(usual)}."
+        for key, value in values
+        if value != usual
+    ]

@@ -10,7 +10,16 @@ import numpy as np
 
 from page_kit.text import number, with_interval
 from recipe.sophiavl.study.claims import verdict
-from recipe.sophiavl.study.comparisons import MAIN_MODELS, Comparison, Measure, Pair, in_order
+from recipe.sophiavl.study.comparisons import (
+    MAIN_MODELS,
+    MAIN_PAIRS,
+    MAIN_SEEDS,
+    Comparison,
+    Measure,
+    Pair,
+    in_order,
+    unfinished_main,
+)
 from recipe.sophiavl.study.findings import Findings
 from recipe.sophiavl.study.results import UNKNOWN, Cell, ValidationLine, code
 from recipe.sophiavl.study.statistics import LEVEL, POWER, Estimate, estimate
@@ -18,17 +27,19 @@ from recipe.sophiavl.study.statistics import LEVEL, POWER, Estimate, estimate
 FORMAT = "sophiavl-study/1"
 _DIGITS = 6  # as many as the raw results have
 _OPEN = ("sampled", "thinking")  # measures whose differences are not folded away
-_SIGNS = {1: "higher", -1: "lower", 0: "undecided"}
+_HIGHER, _LOWER = "higher", "lower"
 _HOW = f"""\
 How to read this. The seed is the unit: cells of one seed see the same questions in the same order, so differences
 are paired by seed. Intervals and p values are Student's t over seeds ({LEVEL:.0%}). Corrected intervals, the ones
 above, and Holm's p are for all comparisons of one measure in one family: the planned ones, the interactions, the
 detections, or the other variants, each either under the main reward models ({", ".join(MAIN_MODELS)}) or under the
-others, of which there is a first look; *k* is their number (Bonferroni for the intervals). A verdict follows from
-the corrected interval alone: where it does not exclude 0, the question is undecided. *Could have been seen*: the
-smallest true difference that such an interval would tell from 0 in {POWER:.0%} of studies, with these seeds'
-spread. The bootstrap (BCa, {LEVEL:.0%}, uncorrected) is there for comparison; with six seeds trust the t
-intervals: in simulated studies they hold the truth in 95% of cases, the bootstrap's in 87%."""
+others, of which there is a first look. *k* is the number that is planned of them, whatever has run yet (Bonferroni
+for the intervals). The {LEVEL:.0%} holds for each family, one measure and one kind of comparison, not for this page
+as a whole. A verdict follows from the corrected interval alone: where it does not exclude 0, or with fewer than three
+seeds, the question is undecided. *Could have been seen*: the smallest true difference that such an interval would
+tell from 0 in {POWER:.0%} of studies, with these seeds' spread. The bootstrap (BCa, {LEVEL:.0%}, uncorrected) is there
+for comparison; with six seeds trust the t intervals: in simulated studies they hold the truth in 95% of cases, the
+bootstrap's in 87%."""
 
 
 def as_json(found: Findings) -> dict[str, Any]:
@@ -41,6 +52,7 @@ def as_json(found: Findings) -> dict[str, Any]:
             "measures": {
                 one.name: {"title": one.title, "note": one.note, "better": one.better} for one in found.measures
             },
+            "interim": unfinished_main(found.values) > 0,
             "runs": _runs(found.results.cells),
             "told": list(found.results.told),
             "missing": list(found.missing),
@@ -79,7 +91,7 @@ def as_markdown(found: Findings, figures: Mapping[str, str]) -> str:
     Args:
         figures: their files' names, each with its description.
     """
-    parts = ["# What the study says", _ran(found)]
+    parts = ["# What the study says", _interim(found), _ran(found)]
     if told := [*found.results.told, *found.missing]:
         parts += ["Left out, or not there yet:", "\n".join(f"- {one}" for one in told)]
     parts += ["## The paper's claims", _claims(found), "\n".join(f"- {one.sentence}" for one in found.answers), _HOW]
@@ -90,6 +102,17 @@ def as_markdown(found: Findings, figures: Mapping[str, str]) -> str:
     if differences := _differences(found):
         parts += ["## All differences", *differences]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _interim(found: Findings) -> str:
+    lacking = unfinished_main(found.values)
+    if not lacking:
+        return ""
+    return (
+        f"**This is an interim table**: {lacking} of the {len(MAIN_PAIRS)} main pairs of a variant and a reward model "
+        f"have fewer than the {MAIN_SEEDS} seeds planned. Looking again as seeds come in is not corrected for, so no "
+        f"verdict here is the last word."
+    )
 
 
 def _claims(found: Findings) -> str:
@@ -133,6 +156,11 @@ def _runs(cells: Sequence[Cell]) -> dict[str, Any]:
     first = [auc for cell in cells if (auc := cell.steps[0].auc_oracle) is not None]
     return {
         "cells": len(cells),
+        "missing_scores": {
+            str(cell.key): cell.info.checks.missing_scores
+            for cell in cells
+            if cell.info.checks is not None and cell.info.checks.missing_scores
+        },
         "unchecked": [str(cell.key) for cell in cells if cell.info.checks is None],
         "seeds": sorted({cell.key.seed for cell in cells}),
         "steps": cells[0].info.steps,
@@ -164,6 +192,9 @@ def _ran(found: Findings) -> str:
     if runs["lowest_rollout_correlation"] is not None:
         lowest = runs["lowest_rollout_correlation"]
         text += f" Rollout against actor: lowest correlation of token probabilities {lowest:.5f}."
+    if runs["missing_scores"]:
+        listed = ", ".join(f"{count} of {code(name)}" for name, count in runs["missing_scores"].items())
+        text += f" Scores that the reward model was asked for and did not give: {listed}."
     if runs["unchecked"]:
         text += f" Without checks: {', '.join(map(code, runs['unchecked']))}."
     if auc := runs["oracle_auc_at_step_1"]:
@@ -196,7 +227,8 @@ def _measured(by_seed: Mapping[int, float]) -> dict[str, Any] | None:
 
 def _not_reached(found: Findings, pair: Pair) -> list[int]:
     """The seeds that never reached the accuracy of `steps_to`."""
-    return [seed for seed, value in found.values[pair]["steps_to"].items() if value > found.results.cells[0].info.steps]
+    (most,) = (measure.most for measure in found.measures if measure.name == "steps_to")
+    return [seed for seed, value in found.values[pair]["steps_to"].items() if value > most]
 
 
 def _difference(one: Comparison) -> dict[str, Any]:
@@ -207,13 +239,13 @@ def _difference(one: Comparison) -> dict[str, Any]:
         "label": one.contrast.label,
         "reward_model": one.contrast.reward_model,
         "terms": [[sign, *pair] for sign, pair in one.contrast.terms],
-        "family": one.family,
+        "family": one.contrast.family,
         "by_seed": {str(seed): value for seed, value in one.by_seed.items()},
         **test.pop("estimate"),
         "corrected": {name: test[name] for name in ("comparisons", "low", "high", "adjusted_p", "detectable")},
         "p": test["p"],
         "bootstrap": test["bootstrap"],
-        "verdict": _SIGNS[test["sign"]],
+        "verdict": one.test.verdict(_HIGHER, _LOWER),
         "reason": test["reason"] or None,
     }
 
@@ -256,7 +288,7 @@ def _cells(found: Findings) -> str:
             values = list(measured[measure.name].values())
             text = _plus_minus(estimate(values), measure.digits) if values else "–"
             censored = measure.name == "steps_to" and _not_reached(found, pair)
-            row.append(f"≥ {text}" if censored else text)
+            row.append(f"≥ {number(estimate(values).mean, measure.digits)}" if censored else text)
         rows.append(row)
     return table(["reward model", "variant", "seeds", *(one.title for one in found.measures)], rows) if rows else ""
 
@@ -283,6 +315,7 @@ def _differences(found: Findings) -> list[str]:
 def _difference_row(one: Comparison, digits: int) -> list[str]:
     test, found = one.test, one.test.estimate
     bootstrap = test.bootstrap or (None, None)
+    word = test.verdict(_HIGHER, _LOWER)
     ends = [number(end, digits, "+") for end in (test.low, test.high, *bootstrap)]
     return [
         one.contrast.label,
@@ -294,7 +327,7 @@ def _difference_row(one: Comparison, digits: int) -> list[str]:
         str(test.comparisons or "–"),
         f"[{ends[2]}, {ends[3]}]" if test.bootstrap else "–",
         number(test.detectable, digits),
-        f"**{_SIGNS[test.sign]}**" if test.sign else _SIGNS[0],
+        f"**{word}**" if test.sign else word,
     ]
 
 

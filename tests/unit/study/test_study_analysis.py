@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -20,6 +21,8 @@ from scipy import stats
 from recipe.sophiavl.study import figures, tables
 from recipe.sophiavl.study.analysis import analyse, findings_of
 from recipe.sophiavl.study.claims import verdict
+from recipe.sophiavl.study.comparisons import MAIN_PAIRS, MAIN_SEEDS, PLAN
+from recipe.sophiavl.study.grid import load_study
 from recipe.sophiavl.study.results import ResultsError
 from tests.support.study_results import cell_lines, write_cell, write_grid
 
@@ -116,10 +119,10 @@ def test_first_looks_and_other_variants_are_corrected_apart(found: dict[str, Any
     families = {one["family"]: one["corrected"]["comparisons"] for one in greedy}
     assert families == {
         "planned, main reward models": 12,
-        "planned, other reward models": 1,
+        "planned, other reward models": 8,  # planned, though none but one has run
         "interaction, main reward models": 2,
-        "other, main reward models": 1,
-        "other, other reward models": 1,
+        "other, main reward models": 15,
+        "other, other reward models": 1,  # there is one beyond the plan
     }
     assert {one["n"] for one in greedy if one["reward_model"] == "length"} == {3}
     assert {one["measure"] for one in found["differences"] if one["kind"] == "detection"} == {"gamma"}
@@ -139,7 +142,7 @@ def test_the_measures_of_a_cell_are_those_of_its_lines(tmp_path: Path):
             "area": (sum(outcomes) - (outcomes[0] + outcomes[-1]) / 2) / 11,
             "steps_to": first,
             "thinking": sampled["oracle"],
-            "gamma": np.mean([step["gamma"] for step in steps]),
+            "gamma": np.mean([step["gamma_mixed"] for step in steps]),
             "hacked": np.mean([step["hacked"] for step in steps[-3:]]),
             "length": sampled["length"],
         }
@@ -153,6 +156,116 @@ def test_a_cell_that_never_got_there_is_a_lower_bound_in_the_table(tmp_path: Pat
     assert re.search(r"\| oracle \| default \| 2 \|.*\| ≥ 13.0 \|", text)
     assert "≥" not in re.search(r"\| oracle \| default .*", tables.as_markdown(findings_of(tmp_path, 0.6), {}))[0]
     assert tables.as_json(findings_of(tmp_path, 0.99))["cells"][0]["not_reached"] == [1, 2]
+
+
+def test_a_difference_with_a_censored_seed_has_a_mean_and_no_more(tmp_path: Path):
+    for seed in (1, 2, 3):
+        write_cell(tmp_path, cell_lines("default", "oracle", seed, effect=0.15))
+        write_cell(tmp_path, cell_lines("no_trust", "oracle", seed, effect=0.15 if seed < 3 else -0.2))
+        write_cell(tmp_path, cell_lines("no_trust_no_annealing", "oracle", seed, effect=0.15))
+    found = findings_of(tmp_path)
+    lines = tables.as_json(found)
+    assert next(one["not_reached"] for one in lines["cells"] if one["variant"] == "no_trust") == [3]
+    assert re.search(r"\| oracle \| no_trust \| 3 \|.*\| ≥ [\d.]+ \|", tables.as_markdown(found, {})), "no ± of bounds"
+    one = difference(lines, "default − no_trust", "oracle", "steps_to")
+    assert (one["verdict"], one["reason"], one["n"]) == ("censored", "censored", 3)
+    assert one["mean"] == pytest.approx(np.mean(list(one["by_seed"].values())), abs=1e-5)
+    assert {one["low"], one["sd"], one["p"], one["bootstrap"], one["corrected"]["low"]} == {None}
+    assert difference(lines, "default − no_trust_no_annealing", "oracle", "steps_to")["verdict"] != "censored"
+    assert difference(lines, "default − no_trust", "oracle", "area")["corrected"]["low"] is not None
+    row = re.search(r"\| default − no_trust \| oracle \| 3 \| [^|]* \| censored \|.*", tables.as_markdown(found, {}))[0]
+    assert "[" not in row
+    assert row.endswith("| censored |")
+
+
+def test_the_plan_is_the_grid_of_the_studys_file():
+    planned = load_study(REPOSITORY / "examples/study/study.yaml").cells()
+    seeds = Counter((cell.variant, cell.reward_model) for cell in planned if cell.variant != "start")
+    assert set(PLAN) == set(seeds)
+    assert len(PLAN) == len(seeds)
+    assert {seeds[pair] for pair in MAIN_PAIRS} == {MAIN_SEEDS}
+
+
+def test_a_part_of_the_grid_is_corrected_as_the_whole(tmp_path: Path):
+    found = findings_of(write_grid(tmp_path, ("default", "no_trust"), ("noisy",), 3))
+    sizes = {one.contrast.family: one.test.comparisons for one in found.comparisons if one.measure == "sampled"}
+    assert sizes == {"planned, main reward models": 12}
+
+
+def test_two_seeds_give_no_verdict(tmp_path: Path):
+    found = findings_of(write_grid(tmp_path, seeds=2, effect=known, noise=1e-6))
+    assert {verdict(one) for one in found.comparisons if one.measure == "sampled"} == {"undecided (2 seeds)"}
+    text = tables.as_markdown(found, {})
+    assert "**undecided (2 seeds)**" in text
+    assert "supported" not in text
+
+
+@pytest.mark.parametrize(("seeds", "lost", "told"), [(6, 0, None), (6, 1, "1 of the 10"), (2, 0, "10 of the 10")])
+def test_a_page_of_fewer_main_seeds_than_planned_says_so_at_its_top(
+    tmp_path: Path, seeds: int, lost: int, told: str | None
+):
+    write_grid(tmp_path, seeds=seeds)
+    for seed in range(seeds, seeds - lost, -1):
+        (tmp_path / f"outcome_only.none.{seed}.jsonl").unlink()
+    found = findings_of(tmp_path)
+    top = tables.as_markdown(found, {}).split("\n\n")[1]
+    assert ("interim" in top) == tables.as_json(found)["interim"] == (told is not None)
+    assert told is None or told in top
+
+
+def test_the_dose_of_trust_is_told_beside_its_claim(found: dict[str, Any]):
+    sentences = {claim["key"]: claim["sentence"] for claim in found["claims"]}
+    dose = re.search(r"Dose .*: oracle ([\d.]+), noisy [\d.]+, hackable ([\d.]+), length [\d.]+\.$", sentences["2a"])
+    cells = [cell_lines("default", "hackable", seed, noise=0.004)[1:13] for seed in range(1, 7)]
+    assert float(dose[2]) == pytest.approx(
+        1 - np.mean([step["gamma_mixed"] for steps in cells for step in steps]), abs=6e-4
+    )
+    assert float(dose[1]) < 0.05
+    assert "smaller weight" in sentences["3a"]
+
+
+def test_older_files_have_the_trust_weight_of_all_groups_and_never_the_two_together(tmp_path: Path):
+    def older(seed: int) -> None:
+        lines = cell_lines("default", "oracle", seed)
+        for line in lines[1:13]:
+            del line["gamma_mixed"]
+        write_cell(tmp_path, lines)
+
+    older(1)
+    found = findings_of(tmp_path)
+    assert found.values["default", "oracle"]["gamma"] == {1: pytest.approx(0.99)}
+    assert "gamma, all groups" in tables.as_markdown(found, {})
+    write_cell(tmp_path, cell_lines("default", "oracle", 2))
+    found = findings_of(tmp_path)
+    assert list(found.values["default", "oracle"]["gamma"]) == [2]
+    assert "gamma, mixed groups" in tables.as_markdown(found, {})
+    words = {
+        element.text for element in ElementTree.fromstring(figures.draw(found)["curves.svg"][0]).iter(f"{SVG}text")
+    }
+    assert "gamma, mixed groups" in words
+
+
+def test_a_step_without_a_mixed_group_is_a_gap(tmp_path: Path):
+    for seed in (1, 2):
+        lines = cell_lines("default", "hackable", seed)
+        lines[12]["gamma_mixed"] = None
+        write_cell(tmp_path, lines)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        analyse(tmp_path, tmp_path.parent / "gap")
+    steps = [step["gamma_mixed"] for step in cell_lines("default", "hackable", 1)[1:12]]
+    assert findings_of(tmp_path).values["default", "hackable"]["gamma"][1] == pytest.approx(np.mean(steps))
+
+
+def test_missing_scores_are_told(tmp_path: Path):
+    write_cell(tmp_path, cell_lines("default", "oracle", 1))
+    assert "did not give" not in tables.as_markdown(findings_of(tmp_path), {})
+    lines = cell_lines("default", "oracle", 2)
+    lines[0]["checks"]["missing_scores"] = 3
+    write_cell(tmp_path, lines)
+    found = findings_of(tmp_path)
+    assert "asked for and did not give: 3 of `default.oracle.2`." in tables.as_markdown(found, {})
+    assert tables.as_json(found)["runs"]["missing_scores"] == {"default.oracle.2": 3}
 
 
 def test_the_same_results_give_the_same_bytes_in_another_process(tmp_path: Path):

@@ -51,6 +51,10 @@ def test_a_grid_is_read_whole(tmp_path: Path):
         (0, "seed", "one", "line 1: seed"),
         (0, "seconds", -1, "line 1: seconds"),
         (0, "variant", "<b>", "line 1: variant"),
+        (0, "data", "train.parquet", "line 1: data"),
+        (0, "command", 7, "line 1: command"),
+        (0, "checks", {"responses": 5, "missing_scores": -1}, "line 1: checks.missing_scores"),
+        (STEP_5, "gamma_mixed", 1.5, "line 6: gamma_mixed"),
         (0, "steps", 11, "line 13: step: 12 of a cell of 11 steps"),
         (0, "checks", {"responses": 5, "largest_reward_error": "small"}, "line 1: checks.largest_reward_error"),
         (GREEDY, "by_type", {"numerical": "most"}, "line 14: by_type.numerical"),
@@ -188,6 +192,77 @@ def test_other_settings_and_commits_are_told_and_kept(tmp_path: Path):
         "The cells were run with 2 commits: `abc1234` (30 cells), `unknown` (1 cells).",
         "`no_trust.oracle.9` has other settings than 9 cells of its variant: `actor_rollout_ref.actor.optim.lr=1e-3`.",
     ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        (
+            "command",
+            "python reward_models.py oracle --noise 0.6",
+            "`default.oracle.2` has another command of its reward model than 8 cells with `oracle`: "
+            "`python reward_models.py oracle --noise 0.6`, and they "
+            "`python reward_models.py oracle --seed {seed} --port {port}`.",
+        ),
+        (
+            "judge",
+            "mine:judge",
+            "`default.oracle.2` has another judge than 29 cells: `mine:judge`, and they `examples.study.oracle:"
+            "assess`.",
+        ),
+        ("dtype", "bfloat16", "`default.oracle.2` has another dtype than 29 cells: `bfloat16`, and they `float32`."),
+        (
+            "data",
+            {"val": "val.parquet, 384 rows", "train": "`|\n\u202e"},
+            "`default.oracle.2` has another fingerprint of its data than 29 cells",
+        ),
+    ],
+)
+def test_another_reward_models_command_judge_data_or_dtype_is_told_and_kept(
+    tmp_path: Path, field: str, value: Any, told: str
+):
+    write_grid(tmp_path, seeds=3)
+    lines = cell_lines("default", "oracle", 2)
+    lines[0][field] = value
+    write_cell(tmp_path, lines)
+    found = read_results(tmp_path)
+    assert len(found.cells) == 30
+    (one,) = found.told
+    assert one.startswith(told)
+    assert one.isprintable()
+
+
+def test_the_same_data_in_another_order_is_the_same(tmp_path: Path):
+    write_grid(tmp_path, seeds=1)
+    lines = cell_lines("default", "oracle", 1)
+    lines[0]["data"] = dict(reversed(lines[0]["data"].items()))
+    write_cell(tmp_path, lines)
+    assert read_results(tmp_path).told == []
+
+
+def test_files_of_before_these_fields_are_read_and_not_told(tmp_path: Path):
+    write_grid(tmp_path, seeds=1)
+    lines = cell_lines("default", "oracle", 1)
+    for name in ("command", "judge", "data", "dtype"):
+        del lines[0][name]
+    del lines[0]["checks"]["missing_scores"]
+    for line in lines[1:13]:
+        del line["gamma_mixed"]
+    write_cell(tmp_path, lines)
+    found = read_results(tmp_path)
+    assert len(found.cells) == 10
+    assert found.told == []
+
+
+@pytest.mark.parametrize("keep", [40, -30])
+def test_a_start_that_is_cut_is_told_and_left_out(tmp_path: Path, keep: int):
+    write_grid(tmp_path, seeds=1)
+    file = tmp_path / "start.none.0.jsonl"
+    file.write_bytes(file.read_bytes()[:keep])
+    found = read_results(tmp_path)
+    assert found.start == {}
+    assert found.told == ["`start.none.0.jsonl` is unfinished (its last line is cut): left out."]
+    assert len(found.cells) == 10
 
 
 def test_a_variant_that_lacks_what_all_others_were_run_with_is_told(tmp_path: Path):
