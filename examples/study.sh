@@ -8,11 +8,11 @@ usage() {
   cat <<EOF
 Usage: bash examples/study.sh [--dry-run] [arguments of: python -m recipe.sophiavl.study run]
 
-Makes every run of STUDY that has no result in RESULTS, on one engine, and then writes tables and figures to OUT. Without
-a GPU a run takes about three minutes on two cores. Interrupted, the same command goes on where it was; after a change of
+Makes every run of STUDY that has no result in RESULTS, and then writes tables and figures to OUT. Without a GPU a run
+takes under four minutes on two cores, once its engine has started. Interrupted, the same command goes on where it was; after a change of
 STUDY it makes what is new, and never a run again. --dry-run lists the runs and what is left, and starts nothing.
 
-Environment:
+Environment (paths are relative to the repository):
   STUDY    the grid: variants x reward models x seeds   (default: examples/study/study.yaml)
   RESULTS  the raw results, a small file a run          (default: docs/study/results)
   OUT      tables and figures                           (default: docs/study)
