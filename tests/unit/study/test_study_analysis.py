@@ -245,6 +245,19 @@ def test_older_files_have_the_trust_weight_of_all_groups_and_never_the_two_toget
     assert "gamma, mixed groups" in words
 
 
+def test_the_curve_is_of_mixed_groups_also_beside_an_older_seed(tmp_path: Path):
+    older, newer = (cell_lines("default", "oracle", seed) for seed in (1, 2))
+    for line in older[1:13]:
+        del line["gamma_mixed"]
+    write_cell(tmp_path, older)
+
+    def drawn(**changes: float) -> str:
+        write_cell(tmp_path, [line | changes if line.get("step") == 5 else line for line in newer])
+        return figures.draw(findings_of(tmp_path))["curves.svg"][0]
+
+    assert drawn() == drawn(gamma=0.1) != drawn(gamma_mixed=0.1)
+
+
 def test_a_step_without_a_mixed_group_is_a_gap(tmp_path: Path):
     for seed in (1, 2):
         lines = cell_lines("default", "hackable", seed)
