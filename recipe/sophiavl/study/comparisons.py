@@ -317,7 +317,7 @@ def missing_of(values: Values, empty: Sequence[Contrast]) -> list[str]:
                 told.append(f"{variant} with {model} lacks the seeds {', '.join(map(str, lacking))}.")
     unpaired: dict[str, list[str]] = defaultdict(list)
     for one in empty:
-        if one.kind == "planned":
+        if one.kind == "planned" and {pair for _, pair in one.terms} <= set(PLAN):
             unpaired[one.label].append(one.reward_model)
     told += [f"No seed on both sides of {label} with {', '.join(models)}." for label, models in unpaired.items()]
     return told

@@ -392,6 +392,12 @@ def test_seeds_that_one_side_lacks_are_left_out_of_the_difference_and_told(tmp_p
     assert pairs["default − outcome_only"] == [1, 2, 3, 4]
 
 
+def test_what_was_never_planned_is_not_missing(tmp_path: Path):
+    write_grid(tmp_path, seeds=6)
+    write_grid(tmp_path, ("default", "no_trust"), ("length",), 3)
+    assert findings_of(tmp_path).missing == []
+
+
 def test_nothing_at_all_is_told(tmp_path: Path):
     (tmp_path / "in").mkdir()
     analyse(tmp_path / "in", tmp_path / "out")
