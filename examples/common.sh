@@ -22,10 +22,11 @@ read_flags() {
 would() { echo "would run:$(printf ' %q' "$@")"; }
 
 # activate: the environment that VENV names, or else .venv where there is one and no other is active
+# (what is on PATH before an environment that is active already stays before it)
 activate() {
   local folder="${VENV:-}"
   [[ -n "$folder" || -n "${VIRTUAL_ENV:-}" || ! -d .venv ]] || folder=.venv
-  [[ -n "$folder" ]] || return 0
+  [[ -n "$folder" && "$folder" != "${VIRTUAL_ENV:-}" ]] || return 0
   [[ -f "$folder/bin/activate" ]] || stop "VENV=$folder is no virtual environment"
   # shellcheck disable=SC1091
   source "$folder/bin/activate"

@@ -1,8 +1,4 @@
-"""One process that makes a study's runs, one after the other, on one engine; `runner` starts and watches it.
-
-A run is counted once its file is in the folder of results. Whoever holds a run's claim works on it: several workers, of
-one command or of several, share a grid. What a killed worker began is begun again.
-"""
+"""One process that makes a study's runs on one engine, in the order of `work`; `runner` starts and watches it."""
 
 from __future__ import annotations
 
@@ -13,8 +9,7 @@ import shlex
 import shutil
 import sys
 import time
-import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,46 +17,20 @@ from recipe.sophiavl.verl_support import environment
 
 environment.configure()  # before anything imports verl
 
-from filelock import FileLock, Timeout  # noqa: E402
-
 from recipe.sophiavl import fingerprint, main_sophiavl, start  # noqa: E402
 from recipe.sophiavl.data_files import listed  # noqa: E402
 from recipe.sophiavl.server_process import ended_by_sigterm, free_port, running_server  # noqa: E402
 from recipe.sophiavl.study import records  # noqa: E402
 from recipe.sophiavl.study.grid import Cell, Study, load_judge, load_study  # noqa: E402
 from recipe.sophiavl.study.run_config import check_study, run_config  # noqa: E402
-from recipe.sophiavl.study.runner import (  # noqa: E402
-    AT_LIMIT,
-    CLAIMS,
-    FAILED,
-    NOTHING_LEFT,
-    WRONG_STUDY,
-    failure_file,
-    result_file,
-)
-from recipe.sophiavl.study.watchdog import ended_when_stalled  # noqa: E402
+from recipe.sophiavl.study.runner import WRONG_STUDY, result_file  # noqa: E402
+from recipe.sophiavl.study.work import work  # noqa: E402
 from recipe.sophiavl.validation import SettingsError  # noqa: E402
 
 SERVER_START_S = 300.0
-_MOST_TRIES = 2
 
 
-@contextlib.contextmanager
-def claimed(study: Study, results: Path, runs: Path) -> Iterator[Cell | None]:
-    """The next run that nobody has made, failed at, or works on; None where there is none."""
-    claims = results / CLAIMS
-    claims.mkdir(parents=True, exist_ok=True)
-    for cell in study.cells():
-        if result_file(results, cell).exists() or failure_file(runs, cell).exists():
-            continue
-        with contextlib.suppress(Timeout), FileLock(claims / cell.name, timeout=0):
-            if not result_file(results, cell).exists():  # somebody may have ended it just now
-                yield cell
-                return
-    yield None
-
-
-def make_run(study: Study, cell: Cell, results: Path, runs: Path, train: main_sophiavl.Train, commit: str) -> None:
+def make_run(study: Study, cell: Cell, *, results: Path, runs: Path, train: main_sophiavl.Train, commit: str) -> None:
     """Train one cell of the grid and keep its result.
 
     Args:
@@ -122,43 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return WRONG_STUDY
     with ended_by_sigterm(), contextlib.closing(Engine()) as engine:
-        return work(study, given.results, given.runs, given.most, given.stall_s, engine.train)
-
-
-def work(study: Study, results: Path, runs: Path, most: int, stall_s: float, train: main_sophiavl.Train) -> int:
-    """Make runs until none is left for this process, or so many (0: no limit), or one fails: an exit code."""
-    made, parent = 0, os.getppid()
-    commit = start.versions().get("commit", "unknown")
-    while (not most or made < most) and os.getppid() == parent:
-        with claimed(study, results, runs) as cell:
-            if cell is None:
-                return NOTHING_LEFT
-            tell = partial(_tell_failure, failure_file(runs, cell))
-            tries = runs / f"{cell.name}.tries"  # stays where this process is killed
-            if tries.exists() and tries.stat().st_size >= _MOST_TRIES:
-                tries.unlink()
-                tell(f"{cell.name}: the process that made it was killed {_MOST_TRIES} times")
-                continue
-            print(f"run {cell.name}", flush=True)
-            try:
-                with tries.open("a") as one, ended_when_stalled(runs / cell.name, stall_s, tell, FAILED):
-                    one.write("x")
-                    one.flush()
-                    make_run(study, cell, results, runs, train, commit)
-            except Exception:  # noqa: BLE001  (told to the parent, and this process ends)
-                tell(traceback.format_exc())
-                return FAILED
-            finally:
-                tries.unlink(missing_ok=True)
-        made += 1
-    return AT_LIMIT
-
-
-def _tell_failure(file: Path, why: str) -> None:
-    new = file.with_name(f"{file.name}.new")
-    new.write_text(why, encoding="utf-8")
-    new.replace(file)
-    print(why, file=sys.stderr, flush=True)
+        commit = start.versions().get("commit", "unknown")
+        make = partial(make_run, study, results=given.results, runs=given.runs, train=engine.train, commit=commit)
+        return work(study, given.results, given.runs, make, most=given.most, stall_s=given.stall_s)
 
 
 if __name__ == "__main__":

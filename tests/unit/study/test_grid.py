@@ -78,6 +78,12 @@ def test_a_judge_that_is_not_there_is_told(name: str) -> None:
         load_judge(name)
 
 
+@pytest.fixture
+def _cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VERL_PLATFORM", "cpu")
+
+
+@pytest.mark.usefixtures("_cpu")
 def test_every_run_of_the_published_grid_can_be_made_on_one_engine() -> None:
     check_study(load_study(STUDY))
 
@@ -102,6 +108,7 @@ def small() -> dict[str, Any]:
         ("actor_rollout_ref.actor.optim.lr=1", "optim.lr: .* there, 1 here"),
     ],
 )
+@pytest.mark.usefixtures("_cpu")
 def test_what_a_run_would_fail_at_is_told_before_the_first(small: dict[str, Any], setting: str, told: str) -> None:
     variants = {**small["variants"], "default": ["thinking_reward=default", setting]}
     with pytest.raises(SettingsError, match=told):
@@ -109,6 +116,7 @@ def test_what_a_run_would_fail_at_is_told_before_the_first(small: dict[str, Any]
 
 
 @pytest.mark.parametrize("command", ["serve {", "serve {path}", "serve 'half", "serve {}"])
+@pytest.mark.usefixtures("_cpu")
 def test_a_command_that_is_none_is_told(small: dict[str, Any], command: str) -> None:
     with pytest.raises(SettingsError, match=r"reward_models\.oracle: no command"):
         check_study(Study(**{**small, "reward_models": {**small["reward_models"], "oracle": command}}))
