@@ -38,7 +38,14 @@ class Watching:
             environment.pop(name, None)
         command = [sys.executable, "-m", "recipe.sophiavl.watch", str(folder), "--poll", "0.05"]
         self.process = subprocess.Popen(
-            command, stdin=terminal, stdout=terminal, stderr=terminal, cwd=REPOSITORY, env=environment
+            command,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            cwd=REPOSITORY,
+            env=environment,
+            # a shell's background job ignores Ctrl-C, and so do its children
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(terminal)
         os.set_blocking(self._descriptor, False)
