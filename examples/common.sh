@@ -26,7 +26,7 @@ would() { echo "would run:$(printf ' %q' "$@")"; }
 activate() {
   local folder="${VENV:-}"
   [[ -n "$folder" || -n "${VIRTUAL_ENV:-}" || ! -d .venv ]] || folder=.venv
-  [[ -n "$folder" && "$folder" != "${VIRTUAL_ENV:-}" ]] || return 0
+  [[ -n "$folder" && ! "$folder" -ef "${VIRTUAL_ENV:-}" ]] || return 0
   [[ -f "$folder/bin/activate" ]] || stop "VENV=$folder is no virtual environment"
   # shellcheck disable=SC1091
   source "$folder/bin/activate"
