@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-# Writes `file` in the run's folder every 0.1 s for 1.5 s, under a watchdog of 0.5 s.
+# Writes `file` in the run's folder every 0.1 s for 5 s, under a watchdog of 3 s.
 SCRIPT = """
 import signal, sys, time
 from pathlib import Path
@@ -18,8 +18,8 @@ watchdog._END_S = 0.5
 run_dir, file, deaf = Path(sys.argv[1]), sys.argv[2], sys.argv[3] == "deaf"
 if deaf:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-with watchdog.ended_when_stalled(run_dir, 0.5, lambda why: print(why, flush=True), 7):
-    for number in range(15):
+with watchdog.ended_when_stalled(run_dir, 3.0, lambda why: print(why, flush=True), 7):
+    for number in range(50):
         if file:
             (run_dir / file).write_text(str(number))
         time.sleep(0.1)
