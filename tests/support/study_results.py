@@ -18,6 +18,14 @@ def no_effect(_variant: str, _reward_model: str) -> float:
     return 0.0
 
 
+def known(variant: str, reward_model: str) -> float:
+    """Worth of the thinking reward 0.06; of trust 0.08 with the hackable one only; annealing harms by 0.08."""
+    if variant == "outcome_only":
+        return -0.06
+    lost = -0.08 if reward_model == "hackable" and variant in ("no_trust", "no_trust_no_annealing") else 0.0
+    return lost + (0.08 if variant == "no_trust_no_annealing" else 0.0)
+
+
 def cell_lines(
     variant: str,
     reward_model: str,
