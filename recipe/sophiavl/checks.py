@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from recipe.sophiavl.lora_checks import check_lora
 from recipe.sophiavl.settings import REWARD_MANAGER_NAME, ThinkingRewardSettings
+from recipe.sophiavl.trust_grpo import TrustGRPOConfig
 from recipe.sophiavl.validation import SettingsError
 from recipe.sophiavl.verl_support import environment, internals
 
@@ -135,7 +136,7 @@ def _check_reward(config: DictConfig, settings: ThinkingRewardSettings) -> None:
     if name != REWARD_MANAGER_NAME:
         raise SettingsError(f"reward.reward_manager.name={name!r}: the recipe needs {REWARD_MANAGER_NAME!r}")
     if settings.enable and settings.trust.combine != "trust_grpo":
-        _check_advantages(config, settings.trust.combine)
+        _check_rival(config, settings.trust)
     if settings.needs_verl_hosting:
         _check_hosting(config, settings)
     elif config.reward.reward_model.enable:
@@ -148,8 +149,15 @@ def _check_reward(config: DictConfig, settings: ThinkingRewardSettings) -> None:
         _check_reachable(settings.client_settings().urls, config.trainer.nnodes)
 
 
-def _check_advantages(config: DictConfig, combine: str) -> None:
-    """What makes verl's advantage of our rewards those rewards themselves."""
+def _check_rival(config: DictConfig, trust: TrustGRPOConfig) -> None:
+    """What makes verl's advantage of our rewards those rewards themselves, and nothing asked for that they have not."""
+    combine = trust.combine
+    for name, plain in (("trust", True), ("trust_estimator", "paper")):
+        if (found := getattr(trust, name)) != plain:
+            raise SettingsError(
+                f"thinking_reward.{name}={found!r} with thinking_reward.combine={combine!r}, which has no trust "
+                f"weight: leave it at {plain!r}, or use thinking_reward.combine=trust_grpo"
+            )
     for key, needed in (("adv_estimator", "grpo"), ("norm_adv_by_std_in_grpo", False), ("use_kl_in_reward", False)):
         if (found := config.algorithm[key]) != needed:
             raise SettingsError(

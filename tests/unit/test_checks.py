@@ -109,6 +109,14 @@ def test_these_would_run(overrides: tuple[str, ...]) -> None:
             (*EXTERNAL, "thinking_reward=gdpo", "algorithm.use_kl_in_reward=true"),
             ["set algorithm.use_kl_in_reward=false"],
         ),
+        (
+            (*EXTERNAL, "thinking_reward=gdpo", "thinking_reward.trust_estimator=pooled"),
+            ["thinking_reward.trust_estimator='pooled'", "combine='gdpo'", "no trust weight", "'paper'"],
+        ),
+        (
+            (*EXTERNAL, "thinking_reward=process_aware", "thinking_reward.trust=false"),
+            ["thinking_reward.trust=False", "combine='process_aware'", "no trust weight", "leave it at True"],
+        ),
         ((*EXTERNAL, "reward.reward_model.enable=true"), ["reward.reward_model.enable=True", "nobody asks"]),
         (
             (*EXTERNAL, ASYNC),
