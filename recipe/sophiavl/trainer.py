@@ -29,7 +29,7 @@ from recipe.sophiavl.settings import EngineSettings, ThinkingRewardSettings
 from recipe.sophiavl.trm.questions import question_text
 from recipe.sophiavl.trust_grpo import GroupRewards
 from recipe.sophiavl.validation import SettingsError
-from recipe.sophiavl.validation_modes import sampling, validation_metrics
+from recipe.sophiavl.validation_modes import BOOKKEEPING, sampling, validation_metrics
 from recipe.sophiavl.verl_support import internals
 
 logger = logging.getLogger(__name__)
@@ -223,7 +223,8 @@ class TrustGRPOMixin:
         self, data_sources: list, sample_uids: list, reward_extra_infos_dict: dict, *args: Any, **named: Any
     ) -> dict[str, float]:
         """The first mode keeps verl's names; those of another one say which it is."""
-        given = super()._val_metrics_update(data_sources, sample_uids, reward_extra_infos_dict, *args, **named)
+        measures = {name: values for name, values in reward_extra_infos_dict.items() if name not in BOOKKEEPING}
+        given = super()._val_metrics_update(data_sources, sample_uids, measures, *args, **named)
         if self._mode != self._first_mode:
             sections = ((*name.split("/", 1), value) for name, value in given.items())
             given = {f"{section}-{self._mode}/{rest}": value for section, rest, value in sections}

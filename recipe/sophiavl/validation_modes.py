@@ -13,6 +13,8 @@ from recipe.sophiavl.metrics import slug
 # What a validation measures of each response; the first two also by answer type, where several are mixed.
 VARIABLES = ("outcome_reward", "thinking_reward", "format_ok")
 _BY_TYPE = VARIABLES[:2]
+# How a score was had: no measure of a policy, of which verl would draw bootstrap samples.
+BOOKKEEPING = ("thinking_asked", "thinking_latency_s", "thinking_requests", "thinking_cached")
 
 
 def sampling(mode: str, rollout: Mapping[str, Any]) -> dict[str, Any]:

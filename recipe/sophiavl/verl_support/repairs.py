@@ -10,8 +10,11 @@ from typing import Any
 from weakref import finalize
 
 import torch
+from cachetools import LRUCache
 from tensordict import TensorDict
 from wrapt import when_imported
+
+_BOOTSTRAPS = 10_000  # remembered, some 500 bytes each
 
 
 def fix_3d_position_ids(data: TensorDict) -> None:
@@ -115,6 +118,28 @@ def _copy_what_is_saved(fsdp_utils: Any) -> None:
     fsdp_utils.fsdp2_sharded_save_to_cpu = fsdp2_sharded_save_to_cpu
 
 
+def _draw_bootstraps_once(metric_utils: Any) -> None:
+    """verl 0.9.1 draws 1,000 bootstrap samples, one by one, for each variable of each question of a validation.
+
+    ``bootstrap_metric`` (``verl/trainer/ppo/metric_utils.py``), where there are several responses to a question. It
+    always draws the same samples, so what it gives for the same values is the same: most questions share theirs.
+    """
+    original = metric_utils.bootstrap_metric
+    known: LRUCache[Any, list[tuple[float, float]]] = LRUCache(_BOOTSTRAPS)
+
+    @wraps(original)
+    def bootstrap_metric(*args: Any, **named: Any) -> list[tuple[float, float]]:
+        given = signature(original).bind(*args, **named).arguments
+        if any(isinstance(value, dict) for value in given["data"]):  # votes, with a function for each question
+            return original(*args, **named)
+        key = tuple((name, tuple(value) if isinstance(value, list) else value) for name, value in given.items())
+        if key not in known:
+            known[key] = original(*args, **named)
+        return list(known[key])
+
+    metric_utils.bootstrap_metric = bootstrap_metric
+
+
 class _AsPrint(logging.LoggerAdapter):
     """A logger that takes print's ``flush`` too."""
 
@@ -138,4 +163,5 @@ def install() -> None:
     when_imported("verl.models.transformers.qwen2_vl")(_fix_text_only_batches)
     when_imported("verl.experimental.agent_loop.agent_loop")(_prepare_images_once)
     when_imported("verl.utils.fsdp_utils")(_copy_what_is_saved)
+    when_imported("verl.trainer.ppo.metric_utils")(_draw_bootstraps_once)
     when_imported("verl.trainer.ppo.v1.trainer_separate_async")(_log_of_the_separate_trainer)

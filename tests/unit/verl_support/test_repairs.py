@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from functools import wraps
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 from weakref import ref
 
+import numpy as np
 import pytest
 import torch
 import verl.utils.tensordict_utils as tensordict_utils
@@ -19,10 +22,11 @@ from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VLModel
 from verl.experimental.agent_loop.agent_loop import AgentLoopMetrics, AgentLoopOutput, AgentLoopWorker
 from verl.models.transformers import qwen2_vl
+from verl.trainer.ppo import metric_utils
 from verl.trainer.ppo.v1 import trainer_separate_async
 from verl.utils import fsdp_utils
 
-from recipe.sophiavl.verl_support.repairs import _prepare_images_once, fix_3d_position_ids
+from recipe.sophiavl.verl_support.repairs import _draw_bootstraps_once, _prepare_images_once, fix_3d_position_ids
 
 CHANNELS = 4
 
@@ -116,6 +120,49 @@ def test_a_responses_images_are_prepared_once_and_forgotten_with_it() -> None:
 
 def test_the_plugin_has_verl_prepare_images_once() -> None:
     assert AgentLoopWorker._compute_multi_modal_inputs.__wrapped__.__module__ == AgentLoopWorker.__module__
+
+
+def test_a_validation_draws_the_bootstraps_of_the_same_values_once() -> None:
+    calls: list[list[float]] = []
+    draw = metric_utils.bootstrap_metric.__wrapped__
+
+    @wraps(draw)
+    def counted(*args: Any, **named: Any) -> Any:
+        calls.append(named["data"])
+        return draw(*args, **named)
+
+    module = SimpleNamespace(bootstrap_metric=counted)
+    _draw_bootstraps_once(module)
+    one, other, least = [0.0, 1.0, 1.0], [0.0, 1.0, 0.5], {"reduce_fns": [np.min]}
+    how = {"subset_size": 2, "reduce_fns": [np.max, np.min], "n_bootstrap": 50, "seed": 42}
+    for changed in ({}, {"subset_size": 3}, least, {"n_bootstrap": 60}, {"seed": 7}):
+        for data in (one, other, one):
+            assert module.bootstrap_metric(data=list(data), **how | changed) == draw(data=data, **how | changed)
+    assert len(calls) == 10
+    module.bootstrap_metric(data=list(one), **how).clear()
+    assert module.bootstrap_metric(data=list(one), **how) == draw(data=one, **how), "what a caller does to it stays his"
+    assert len(calls) == 10
+
+
+def test_votes_are_drawn_each_time() -> None:
+    module = SimpleNamespace(bootstrap_metric=metric_utils.bootstrap_metric.__wrapped__)
+    _draw_bootstraps_once(module)
+    votes = [{"val": 1.0, "pred": "a"}, {"val": 0.0, "pred": "b"}]
+    one, two = (
+        module.bootstrap_metric(votes, 2, [lambda drawn, weight=weight: weight * drawn[0]["val"]], n_bootstrap=50)
+        for weight in (1, 2)
+    )
+    assert two[0][0] == 2 * one[0][0] > 0
+
+
+def test_the_plugin_has_verl_draw_bootstraps_once() -> None:
+    data = {"reward": [0.0, 1.0] * 30, "thinking_reward": [0.5, 0.25] * 30}
+    uids = [f"q{i // 2}" for i in range(60)]
+    with patch.object(np.random, "choice", wraps=np.random.choice) as drawn:
+        found = metric_utils.process_validation_metrics(["s"] * 60, uids, data)["s"]
+    assert drawn.call_count <= 2, "30 questions, two different sets of values"
+    with patch.object(metric_utils, "bootstrap_metric", metric_utils.bootstrap_metric.__wrapped__):
+        assert metric_utils.process_validation_metrics(["s"] * 60, uids, data)["s"] == found
 
 
 @pytest.fixture
