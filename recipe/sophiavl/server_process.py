@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from recipe.sophiavl.trm.preflight import printable
 
 _STOP_S = 15.0
 _TAIL_CHARS = 2000
+_ENDS_WITH_US = ("setpriv", "--pdeathsig", "TERM")
 
 
 class ServerError(ConnectionError):
@@ -35,6 +37,8 @@ def running_server(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start a server, wait until it answers, and end it with all its processes when the block is left.
 
+    It also ends when the thread that called this does, however that is (Linux; ``setpriv`` of util-linux).
+
     Args:
         name: for messages.
         url: answers with HTTP 200 once the server is ready.
@@ -45,7 +49,8 @@ def running_server(
         ServerError: it does not start; the message has the end of its log.
     """
     with log.open("ab") as output, ended_by_sigterm():
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True)
+        bound = [*_ENDS_WITH_US, *command] if shutil.which(_ENDS_WITH_US[0]) else command
+        process = subprocess.Popen(bound, stdout=output, stderr=output, env=environment, start_new_session=True)
         try:
             _wait(name, url, process, log, start_limit_s)
             yield process
