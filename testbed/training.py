@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from recipe.sophiavl.report import Steps, load_metrics
 from recipe.sophiavl.run_folder import LOG, METRICS_PATTERN, ROLLOUTS, VALIDATION
 
@@ -95,6 +97,20 @@ class TrainingRun:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait(30)
+
+    def kill_worker(self, name: str) -> None:
+        """Kill one of its Ray workers, as the kernel does where memory runs short.
+
+        Args:
+            name: a part of its class's name.
+        """
+        for process in psutil.Process(self._process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has ended since
+                title = process.cmdline()[:1]
+                if title and title[0].startswith("ray::") and name in title[0]:
+                    process.kill()
+                    return
+        raise LookupError(f"the run has no Ray worker {name}")
 
     def tail(self, characters: int = 4000) -> str:
         """The end of the log."""

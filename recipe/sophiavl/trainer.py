@@ -31,6 +31,7 @@ from recipe.sophiavl.trust_grpo import GroupRewards
 from recipe.sophiavl.validation import SettingsError
 from recipe.sophiavl.validation_modes import BOOKKEEPING, sampling, validation_metrics
 from recipe.sophiavl.verl_support import internals
+from recipe.sophiavl.verl_support.lost_workers import ended_by_a_lost_worker
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,9 @@ class TrustGRPOMixin:
             preflight_on(nodes_of_reward_workers(self.config), settings, {})
 
     def fit(self, agent_loop_manager: Any) -> None:
-        super().fit(agent_loop_manager)
+        workers = internals.generating_workers(self, agent_loop_manager)
+        with ended_by_a_lost_worker(self.replay_buffer, workers):
+            super().fit(agent_loop_manager)
         self._raise_what_stops()  # where the last step was what filled a window
 
     # ------------------------------------------------------------------ one step

@@ -1,6 +1,6 @@
 """A short real run: verl, Ray, FSDP, vLLM rollouts, and a TRM that lies.
 
-In its first step the TRM's server is killed and started again; after its checkpoint the run is killed, and resumed;
+In its first step the TRM's server is killed and started again; after its checkpoint it loses a worker, and is resumed;
 after step 4 the TRM is lost for good: no score is invented, and the run stops with a checkpoint and says why."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 import re
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,9 @@ CORRELATION = "training/rollout_actor_probs_pearson_corr"
 def run(
     tmp_path_factory: pytest.TempPathFactory, data_files: dict[str, Path], trm: VllmServer, lying_trm: LyingProxy
 ) -> TrainingRun:
-    """Two starts. The first is killed once step 2, which saves a checkpoint, is logged; the TRM's server is killed as
-    soon as it has been asked for the first step, and started again. The second loses its TRM after STEPS steps."""
+    """Two starts. The first loses its agent loop worker after step 2, which saves a checkpoint; the TRM's server is
+    killed as soon as it has been asked for the first step, and started again. The second loses its TRM after STEPS
+    steps."""
     training = TrainingRun(
         tmp_path_factory.mktemp("run"),
         f"data.train_files={data_files['train']}",
@@ -58,14 +59,14 @@ def run(
         training.start()
         training.wait_for(training.folder / "metrics-001.jsonl", '"step":0,')
         trm.kill()
-        limit = time.monotonic() + 120
-        while lying_trm.refused == 0:
-            assert time.monotonic() < limit, "nobody asked the TRM"
-            time.sleep(0.1)
+        wait_until(lambda: lying_trm.refused > 0)
         trm.start()
         training.wait_for(training.folder / "metrics-001.jsonl", '"step":2,')
         assert (training.folder / "checkpoints/latest_checkpointed_iteration.txt").read_text() == "2"
-        training.kill()
+        asked = lying_trm.asked
+        wait_until(lambda: lying_trm.asked > asked)  # it makes the responses of step 3
+        training.kill_worker("AgentLoopWorker")
+        assert training.wait() != 0
         training.start("thinking_reward.timeout_s=7", "thinking_reward.deadline_s=8")
         training.wait_for(training.folder / "metrics-002.jsonl", f'"step":{STEPS},')
         lying_trm.available = False
@@ -74,6 +75,13 @@ def run(
         lying_trm.available = True
         training.kill()
     return training
+
+
+def wait_until(true: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < limit, "nobody asked the TRM"
+        time.sleep(0.1)
 
 
 def by_group(rows: Iterable[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
@@ -134,6 +142,13 @@ def test_a_trm_that_is_killed_and_started_again_costs_no_score(run: TrainingRun,
         lost = {row["thinking_error"] for row in run.rollouts(step) if row["thinking_reward"] is None}
         assert lost <= {"unparsable"}, "the tiny TRM may write something else than a score, but none is lost"
     assert any(row["thinking_requests"] > 1 for row in run.rollouts(1))
+
+
+def test_a_run_that_loses_a_worker_ends_and_says_so(run: TrainingRun) -> None:
+    """verl would wait for the responses of step 3 for ever."""
+    log = run.log.read_text()
+    assert "WorkerLostError: agent loop worker 0 is gone" in log
+    assert "goes on from the last checkpoint" in log
 
 
 def test_the_batch_that_was_trained_on_has_these_rewards(run: TrainingRun) -> None:

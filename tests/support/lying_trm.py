@@ -20,6 +20,7 @@ class LyingProxy:
 
     Attributes:
         url: base URL to ask.
+        asked: chats.
         available: while False, every chat is answered with 503.
         refused: chats that were answered so, or with 502 because the real server was not there.
     """
@@ -27,7 +28,7 @@ class LyingProxy:
     def __init__(self, upstream: str) -> None:
         self.upstream = upstream
         self.available = True
-        self.refused = 0
+        self.asked = self.refused = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._runner: web.AppRunner | None = None
@@ -58,7 +59,9 @@ class LyingProxy:
         await self._session.close()
 
     async def _pass_on(self, request: web.Request) -> web.Response:
-        if not self.available and request.path.endswith("/chat/completions"):
+        chat = request.path.endswith("/chat/completions")
+        self.asked += chat
+        if not self.available and chat:
             self.refused += 1
             return web.Response(status=503)
         body = await request.read()
@@ -71,7 +74,7 @@ class LyingProxy:
         except aiohttp.ClientError:
             self.refused += 1
             return web.Response(status=502)
-        if status != 200 or not request.path.endswith("/chat/completions"):
+        if status != 200 or not chat:
             return web.Response(body=raw, status=status, content_type=kind)
         reply = json.loads(raw)
         message = reply["choices"][0]["message"]

@@ -71,7 +71,12 @@ EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
             (f"PPOTrainer.{method}", "is called by study.engine, for a run on an engine that is there")
             for method in ("_init_tokenizer", "_init_dump_executor", "_load_checkpoint")
         ),
+        ("PPOTrainer._rollout_server_managers", "tells which servers generate"),
     ),
+    "verl.trainer.ppo.v1.replay_buffer": (
+        ("ReplayBuffer._wait_for_next_poll", "is where a lost worker ends the run, by lost_workers"),
+    ),
+    "verl.trainer.ppo.metric_utils": (("bootstrap_metric", "is wrapped by repairs"),),
     "verl.trainer.ppo.v1": (
         (
             "AgentLoopWorkerTQ.__ray_metadata__.modified_class.generate_sequences",
@@ -226,6 +231,16 @@ def queue_kept_open() -> Iterator[None]:
         yield
     finally:
         queue.close = close
+
+
+def generating_workers(trainer: Any, agent_loop_manager: Any) -> dict[str, list[Any]]:
+    """The Ray actors that make and score a trainer's responses, by what they are."""
+    servers = [server for manager in trainer._rollout_server_managers() for server in manager.server_handles]
+    return {
+        "agent loop worker": list(agent_loop_manager.agent_loop_workers),
+        "reward loop worker": list(trainer.get_reward_handles() or []),
+        "rollout server": servers,
+    }
 
 
 def set_validation_sampling(manager: Any, config: Any, values: Mapping[str, Any]) -> None:
