@@ -76,6 +76,12 @@ EXPECTED: dict[str, tuple[tuple[str, str], ...]] = {
     "verl.trainer.ppo.v1.replay_buffer": (
         ("ReplayBuffer._wait_for_next_poll", "is where a lost worker ends the run, by lost_workers"),
     ),
+    "verl.workers.rollout.vllm_rollout.vllm_rollout": (
+        ("ServerAdapter.__init__", "names the socket that new weights are sent through; is wrapped by repairs"),
+    ),
+    "verl.workers.rollout.vllm_rollout.utils": (
+        ("vLLMColocateWorkerExtension._get_zmq_handle", "names it for the receiver; is wrapped by repairs"),
+    ),
     "verl.trainer.ppo.metric_utils": (("bootstrap_metric", "is wrapped by repairs"),),
     "verl.trainer.ppo.v1": (
         (

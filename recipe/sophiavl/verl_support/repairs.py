@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from functools import wraps
 from inspect import signature
@@ -102,6 +103,42 @@ def _prepare_images_once(agent_loop: Any) -> None:
     agent_loop.AgentLoopWorker._compute_multi_modal_inputs = compute_multi_modal_inputs
 
 
+def own_socket(handle: str) -> str:
+    """The address of a socket that no other Ray cluster of this machine has.
+
+    verl 0.9.1 sends new weights to its rollout server through a socket in /tmp, named by Ray's job id, replica and
+    rank. Each cluster of one's own calls its first job 01000000: two runs on one machine then unlink and take each
+    other's socket. Mostly both wait for ever; a rollout server could also get the weights of another run.
+
+    Args:
+        handle: ``ipc:///tmp/rl-colocate-zmq-{job}-replica-{replica}-rank-{rank}.sock``.
+    """
+    # Ray gives it to every worker of a node, and they to the processes that they start.
+    raylet = os.environ.get("RAY_RAYLET_PID", "")
+    return handle.replace("-zmq-", f"-zmq-{raylet}-", 1)
+
+
+def _own_sockets_to_send(vllm_rollout: Any) -> None:
+    original = vllm_rollout.ServerAdapter.__init__
+
+    @wraps(original)
+    def __init__(self: Any, *args: Any, **named: Any) -> None:
+        original(self, *args, **named)
+        self.zmq_handle = own_socket(self.zmq_handle)
+
+    vllm_rollout.ServerAdapter.__init__ = __init__
+
+
+def _own_sockets_to_receive(utils: Any) -> None:
+    original = utils.vLLMColocateWorkerExtension._get_zmq_handle
+
+    @wraps(original)
+    def _get_zmq_handle(self: Any) -> str:
+        return own_socket(original(self))
+
+    utils.vLLMColocateWorkerExtension._get_zmq_handle = _get_zmq_handle
+
+
 def _copy_what_is_saved(fsdp_utils: Any) -> None:
     """verl 0.9.1 keeps weights aside (``trainer_mode=separate_async``, for the policy that generated) with ``.cpu()``.
 
@@ -162,6 +199,8 @@ def install() -> None:
 
     when_imported("verl.models.transformers.qwen2_vl")(_fix_text_only_batches)
     when_imported("verl.experimental.agent_loop.agent_loop")(_prepare_images_once)
+    when_imported("verl.workers.rollout.vllm_rollout.vllm_rollout")(_own_sockets_to_send)
+    when_imported("verl.workers.rollout.vllm_rollout.utils")(_own_sockets_to_receive)
     when_imported("verl.utils.fsdp_utils")(_copy_what_is_saved)
     when_imported("verl.trainer.ppo.metric_utils")(_draw_bootstraps_once)
     when_imported("verl.trainer.ppo.v1.trainer_separate_async")(_log_of_the_separate_trainer)

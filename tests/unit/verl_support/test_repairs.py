@@ -25,8 +25,15 @@ from verl.models.transformers import qwen2_vl
 from verl.trainer.ppo import metric_utils
 from verl.trainer.ppo.v1 import trainer_separate_async
 from verl.utils import fsdp_utils
+from verl.workers.rollout.vllm_rollout.utils import vLLMColocateWorkerExtension as Extension
+from verl.workers.rollout.vllm_rollout.vllm_rollout import ServerAdapter
 
-from recipe.sophiavl.verl_support.repairs import _draw_bootstraps_once, _prepare_images_once, fix_3d_position_ids
+from recipe.sophiavl.verl_support.repairs import (
+    _draw_bootstraps_once,
+    _own_sockets_to_send,
+    _prepare_images_once,
+    fix_3d_position_ids,
+)
 
 CHANNELS = 4
 
@@ -163,6 +170,27 @@ def test_the_plugin_has_verl_draw_bootstraps_once() -> None:
     assert drawn.call_count <= 2, "30 questions, two different sets of values"
     with patch.object(metric_utils, "bootstrap_metric", metric_utils.bootstrap_metric.__wrapped__):
         assert metric_utils.process_validation_metrics(["s"] * 60, uids, data)["s"] == found
+
+
+def test_two_clusters_of_one_machine_send_weights_through_sockets_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a Ray job 01000000, replica 0 and rank 0, and verl names the socket by these."""
+    monkeypatch.setenv("VERL_RAY_JOB_ID", "01000000")
+    receiver = object.__new__(Extension)
+    receiver.local_rank, receiver.model_runner = 0, None
+    plain = "ipc:///tmp/rl-colocate-zmq-01000000-replica-0-rank-0.sock"
+    made = []
+    for raylet in ("2122", "27558"):
+        monkeypatch.setenv("RAY_RAYLET_PID", raylet)
+        made.append(receiver._get_zmq_handle())
+        module = SimpleNamespace(ServerAdapter=type("ServerAdapter", (), {"zmq_handle": plain}))
+        _own_sockets_to_send(module)
+        assert module.ServerAdapter().zmq_handle == made[-1], "both ends agree"
+    assert len({*made, plain}) == 3
+
+
+def test_the_plugin_names_the_sockets_on_both_sides() -> None:
+    assert ServerAdapter.__init__.__wrapped__.__module__ == ServerAdapter.__module__
+    assert Extension._get_zmq_handle.__wrapped__.__module__ == Extension.__module__
 
 
 @pytest.fixture
