@@ -7,7 +7,7 @@ from pathlib import Path
 from data_preprocess.core.files import replacing, write_json
 from recipe.sophiavl.study import figures, tables
 from recipe.sophiavl.study.claims import answers
-from recipe.sophiavl.study.comparisons import compare, measures, missing_of, values_of
+from recipe.sophiavl.study.comparisons import compare, errors_of, measures, missing_of, values_of
 from recipe.sophiavl.study.findings import Findings
 from recipe.sophiavl.study.results import read_results
 
@@ -25,7 +25,9 @@ def findings_of(results: Path, accuracy: float = ACCURACY) -> Findings:
     values = values_of(read.cells, measured)
     comparisons, empty = compare(values, measured)
     missing = missing_of(values, empty)
-    return Findings(read, measured, values, comparisons, answers(comparisons, measured, values), missing, accuracy)
+    errors = errors_of(values, measured)
+    answered = answers(comparisons, measured, values)
+    return Findings(read, measured, values, comparisons, errors, answered, missing, accuracy)
 
 
 def analyse(results: Path, out: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from page_kit.text import with_interval
+from page_kit.text import number, with_interval
 from recipe.sophiavl.study.comparisons import (
     DEFAULT,
     NEITHER,
@@ -104,6 +104,15 @@ def verdict(comparison: Comparison) -> str:
     return comparison.test.verdict(SUPPORTED, AGAINST)
 
 
+def pooled_verdict(comparison: Comparison, measure: Measure) -> str:
+    """The same by the pooled error, with its interval; "" where there is none."""
+    word = comparison.test.pooled_verdict(SUPPORTED, AGAINST, measure.small)
+    if not word:
+        return ""
+    low, high = comparison.test.pooled
+    return f"{word} [{number(low, measure.digits, '+')}, {number(high, measure.digits, '+')}]"
+
+
 def answers(comparisons: Sequence[Comparison], measured: Sequence[Measure], values: Values) -> list[Answer]:
     """Each claim with its sentence."""
     named = {measure.name: measure for measure in measured}
@@ -172,5 +181,7 @@ def _in_full(comparison: Comparison, measure: Measure) -> str:
     if test.reason and test.estimate.n > 1:
         told.append(test.reason)
     if test.sign == 0 and test.detectable is not None:
-        told.append(f"{test.detectable:.{measure.digits}f} could have been seen")
+        told.append(f"detectable {test.detectable:.{measure.digits}f}")
+    if test.sign == 0 and test.pooled is not None:
+        told.append(f"by the pooled error {pooled_verdict(comparison, measure)}")
     return f"{comparison.contrast.reward_model} ({', '.join(told)})"

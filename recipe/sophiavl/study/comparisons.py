@@ -18,15 +18,17 @@ import numpy as np
 
 from recipe.sophiavl.study.grid import NO_REWARD_MODEL
 from recipe.sophiavl.study.results import Cell
-from recipe.sophiavl.study.statistics import PairedTest, area, corrected_tests, steps_to
+from recipe.sophiavl.study.statistics import PairedTest, PooledError, area, corrected_tests, pooled_error, steps_to
 
 DEFAULT, OUTCOME_ONLY = "default", "outcome_only"
 NO_TRUST, NEITHER = "no_trust", "no_trust_no_annealing"
 ORACLE = "oracle"
+TWICE = "twice"  # a form of thinking that examples.study.oracle knows
 MAIN_VARIANTS = (DEFAULT, NO_TRUST, NEITHER, OUTCOME_ONLY)
 MAIN_MODELS = (ORACLE, "noisy", "hackable")
 PLANNED = ((DEFAULT, OUTCOME_ONLY), (DEFAULT, NO_TRUST), (NO_TRUST, NEITHER), (DEFAULT, NEITHER))
 MAIN_SEEDS = 6
+SMALL = 0.03  # of an accuracy: a tenth of what the training gains
 _OTHER_VARIANTS = ("published_code", "uniform_outcome_only", "trust_estimator", "gdpo", "process_aware")
 _OTHER_MODELS = ("length", "confident", "contrarian", "tiny_trm")
 _MODELS = (*MAIN_MODELS, *_OTHER_MODELS, NO_REWARD_MODEL)
@@ -58,6 +60,7 @@ class Measure:
         digits: decimals that people need.
         better: +1 where more is better, -1 where less is, 0 where neither.
         most: a value above it is a lower bound (censored).
+        small: a difference below it matters to nobody; None where that is not said.
     """
 
     name: str
@@ -67,6 +70,7 @@ class Measure:
     digits: int = 3
     better: int = 0
     most: float = math.inf
+    small: float | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +125,7 @@ def measures(accuracy: float, cells: Sequence[Cell] = ()) -> tuple[Measure, ...]
             "mean outcome reward over the validation questions after the last step, one greedy answer each",
             lambda cell: cell.final["greedy"].outcome,
             better=1,
+            small=SMALL,
         ),
         Measure(
             "sampled",
@@ -128,6 +133,7 @@ def measures(accuracy: float, cells: Sequence[Cell] = ()) -> tuple[Measure, ...]
             "the same, of answers sampled as in training",
             lambda cell: cell.final["sampled"].outcome,
             better=1,
+            small=SMALL,
         ),
         Measure(
             "area",
@@ -135,6 +141,7 @@ def measures(accuracy: float, cells: Sequence[Cell] = ()) -> tuple[Measure, ...]
             "mean height of the training batches' mean outcome reward over the steps (trapezoid rule)",
             lambda cell: area([step.outcome for step in cell.steps]),
             better=1,
+            small=SMALL,
         ),
         Measure(
             "steps_to",
@@ -155,12 +162,13 @@ def measures(accuracy: float, cells: Sequence[Cell] = ()) -> tuple[Measure, ...]
             lambda cell: cell.final["sampled"].oracle,
             better=1,
         ),
+        *_forms(cells),
         _gamma(cells),
         Measure(
             "hacked",
             "hacked share",
             "share of the responses that the reward model was asked about whose score from it is above the oracle's "
-            "by 0.5 or more, mean over the last three training steps",
+            "by 0.5 or more, mean over the last three training steps: with a noisy reward model that is noise",
             lambda cell: _mean(cell, "hacked", -_LAST_STEPS),
             better=-1,
         ),
@@ -172,6 +180,17 @@ def measures(accuracy: float, cells: Sequence[Cell] = ()) -> tuple[Measure, ...]
             digits=1,
         ),
     )
+
+
+def _forms(cells: Iterable[Cell]) -> list[Measure]:
+    """What the judge of easy-VQA tells beside its score, where that judge was used."""
+    if not any(TWICE in (cell.final["sampled"].forms or ()) for cell in cells):
+        return []
+    note = (
+        "share of the sampled answers after the last step whose thinking looks at a picture twice, which costs 0.2 of "
+        "the oracle's score"
+    )
+    return [Measure(TWICE, "looks twice", note, lambda cell: (cell.final["sampled"].forms or {}).get(TWICE, 0.0))]
 
 
 def mixed(cells: Iterable[Cell]) -> bool:
@@ -187,12 +206,17 @@ def _gamma(cells: Iterable[Cell]) -> Measure:
             "have 1 whatever the scores are, and there are more of them the higher the accuracy is; mean over the "
             "training steps that have a mixed group"
         )
-        return Measure("gamma", "gamma, mixed groups", note, lambda cell: _mean(cell, "gamma_mixed", 0))
+        return Measure("gamma", "gamma, mixed groups", note, lambda cell: _mean_gamma(cell, "gamma_mixed"))
     note = (
         "trust weight, mean over the training steps; the groups without a scored response on both sides count as 1, "
         "so it rises with the accuracy too"
     )
-    return Measure("gamma", "gamma, all groups", note, lambda cell: _mean(cell, "gamma", 0))
+    return Measure("gamma", "gamma, all groups", note, lambda cell: _mean_gamma(cell, "gamma"))
+
+
+def _mean_gamma(cell: Cell, field: str) -> float | None:
+    """None of a variant that has no trust weight, which is logged as 1."""
+    return None if cell.key.variant in (NO_TRUST, NEITHER) else _mean(cell, field, 0)
 
 
 def _mean(cell: Cell, field: str, first: int) -> float | None:
@@ -258,6 +282,7 @@ def compare(values: Values, measured: Sequence[Measure]) -> tuple[list[Compariso
     empty = []
     made = contrasts(list(values))
     planned = _family_sizes(values)
+    errors = errors_of(values, measured)
     for measure in measured:
         families: dict[str, list[tuple[Contrast, dict[int, float]]]] = defaultdict(list)
         for contrast in made:
@@ -274,10 +299,20 @@ def compare(values: Values, measured: Sequence[Measure]) -> tuple[list[Compariso
                 for place, (contrast, by_seed) in enumerate(members)
                 if _censored(contrast, by_seed, values, measure)
             }
-            tests = corrected_tests([list(by_seed.values()) for _, by_seed in members], planned[family], censored)
+            differences = [list(by_seed.values()) for _, by_seed in members]
+            cells = [len(contrast.terms) for contrast, _ in members]
+            error = errors.get(measure.name)
+            tests = corrected_tests(differences, planned[family], censored, error, cells)
             for (contrast, by_seed), test in zip(members, tests, strict=True):
                 found.append(Comparison(contrast, measure.name, by_seed, test))
     return found, empty
+
+
+def errors_of(values: Values, measured: Sequence[Measure]) -> dict[str, PooledError]:
+    """The pooled error of each measure over the main cells, where there are enough of them."""
+    main = [values[pair] for pair in MAIN_PAIRS if pair in values]
+    found = {measure.name: pooled_error([of[measure.name] for of in main if of[measure.name]]) for measure in measured}
+    return {name: error for name, error in found.items() if error is not None}
 
 
 def _family_sizes(pairs: Iterable[Pair]) -> Counter[str]:
@@ -314,7 +349,7 @@ def missing_of(values: Values, empty: Sequence[Contrast]) -> list[str]:
             told.append(f"No cell of {variant} with {', '.join(absent)}.")
         for model in models:
             if (variant, model) in seeds and (lacking := sorted(most - seeds[variant, model])):
-                told.append(f"{variant} with {model} lacks the seeds {', '.join(map(str, lacking))}.")
+                told.append(f"{variant} with {model} lacks seed {', '.join(map(str, lacking))}.")
     unpaired: dict[str, list[str]] = defaultdict(list)
     for one in empty:
         if one.kind == "planned" and {pair for _, pair in one.terms} <= set(PLAN):

@@ -89,8 +89,9 @@ def draw(found: Findings) -> Drawn:
         if own:
             text = (
                 f"{title}: mean paired difference over seeds (point), its 95 % interval (thick) and the interval "
-                f"corrected for the number of comparisons (thin). Coloured: the corrected interval excludes 0. Hollow: "
-                f"a first look, outside the main reward models. A line that leaves its panel goes on."
+                f"corrected for the number of comparisons (thin), with marks where that by the pooled error ends. "
+                f"Coloured: the corrected interval excludes 0. Hollow: a first look, outside the main reward models. A "
+                f"line that leaves its panel goes on."
             )
             drawn[name] = (_forest(own, found.measures, text), text)
     return drawn
@@ -207,6 +208,8 @@ def _whisker(axis: Axes, one: Comparison, height: float) -> None:
     test = one.test
     tone = colour({1: "right", -1: "wrong", 0: "muted"}[test.sign])
     if test.low is not None:
+        if test.pooled is not None:
+            axis.plot(test.pooled, [height, height], "|", color=tone, markersize=5, markeredgewidth=0.9)
         axis.plot([test.low, test.high], [height, height], color=tone, linewidth=0.9, solid_capstyle="butt")
         axis.plot(
             [test.estimate.low, test.estimate.high], [height, height], color=tone, linewidth=2.6, solid_capstyle="butt"

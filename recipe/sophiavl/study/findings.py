@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from recipe.sophiavl.study.claims import Answer
 from recipe.sophiavl.study.comparisons import Comparison, Measure, Values
 from recipe.sophiavl.study.results import Results
+from recipe.sophiavl.study.statistics import PooledError
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,7 @@ class Findings:
     """All findings.
 
     Attributes:
+        errors: pooled error of each measure over the main cells, where there are enough of them.
         missing: sentences about cells and comparisons that are not there; Markdown.
         accuracy: that `steps_to` counts to.
     """
@@ -23,6 +25,7 @@ class Findings:
     measures: Sequence[Measure]
     values: Values
     comparisons: Sequence[Comparison]
+    errors: Mapping[str, PooledError]
     answers: Sequence[Answer]
     missing: Sequence[str]
     accuracy: float

@@ -57,7 +57,7 @@ class Checks(_Line):
     """What the runner checked of a cell's run.
 
     Attributes:
-        largest_reward_error: of a response's reward against Eq. 5 recomputed from the dump.
+        largest_reward_error: of a response's reward in the dump against what its parts there give (Eq. 1 to 5).
         lowest_rollout_correlation: of the token probabilities of rollout and actor, over the steps.
         missing_scores: that the reward model was asked for and did not give.
     """
@@ -122,6 +122,7 @@ class ValidationLine(_Line):
         right: a character a question, how many of its responses have an outcome of at least 0.5.
         oracle_scores: a character a question, tenths of the oracle's mean score with ``a`` for 10.
         auc_oracle: AUC of the oracle's score for a right response.
+        forms: share of the responses whose thinking has each form that the judge tells apart.
     """
 
     kind: Literal["validation"]
@@ -136,6 +137,7 @@ class ValidationLine(_Line):
     right: Annotated[str, StringConstraints(pattern=r"^[0-9]*$")] | None = None
     oracle_scores: Annotated[str, StringConstraints(pattern=r"^[0-9a]*$")] | None = None
     auc_oracle: Share | None = None
+    forms: Mapping[Annotated[str, StringConstraints(max_length=40)], Share] | None = None
 
 
 Line = CellLine | StepLine | ValidationLine

@@ -1,31 +1,28 @@
 """What seeds say of a cell, and of the difference between cells: means, intervals, corrections, verdicts.
 
 The seed is the unit: cells with the same seed see the same questions in the same order, so differences are paired by
-seed. Intervals are Student's t. With six seeds the bootstrap cannot replace it: over 2,000 simulated studies of normal
-differences, nominal 95 % intervals held the truth in 95 % (t) and 87 % (BCa) with six seeds, in 95 % and 74 % with
-three, since a resample never leaves the range of the seeds. The bootstrap is given beside it, at 95 % and uncorrected.
-The exact sign test has no p below 2/64 with six seeds, too coarse for any correction.
+seed. Intervals are Student's t, corrected for the number of comparisons by Bonferroni. A verdict rests on the spread of
+its own differences alone, which with six seeds is a poor guess of their error (five degrees of freedom). The pooled
+error is a better one where all cells have the same: that of the least squares fit of a cell's and a seed's effect to
+all main cells. (With six seeds a bootstrap is no way out: over 2,000 simulated studies of normal differences, nominal
+95 % intervals held the truth in 95 % (t) and 87 % (BCa), since a resample never leaves the range of the seeds. The
+exact sign test has no p below 2/64, too coarse for any correction.)
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 from scipy.optimize import brentq
 
-Floats = npt.NDArray[np.float64]
-
 LEVEL = 0.95
 POWER = 0.8
-_RESAMPLES = 9999
-_SEED, _BATCH = 0, 999
 CENSORED, UNDECIDED = "censored", "undecided"
-_LEAST = 3  # seeds, of a verdict and of the bootstrap
+_LEAST = 3  # seeds, of a corrected interval and of a verdict
+_LEAST_DF = 10  # degrees of freedom, of a pooled error
 _SAME = 1e-12  # a spread below this is rounding
 
 
@@ -46,30 +43,44 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class PooledError:
+    """The standard deviation of a cell's value once its cell's and its seed's effect are taken out.
+
+    Attributes:
+        sd: with the degrees of freedom `df` taken into account.
+        seeds_sd: standard deviation of the seeds' effects, which pairing takes out of differences.
+        equal_p: of the hypothesis that all cells have the same error (Brown and Forsythe); None where there is no test.
+    """
+
+    sd: float
+    df: int
+    seeds_sd: float
+    equal_p: float | None
+
+
+@dataclass(frozen=True)
 class PairedTest:
     """A mean paired difference over seeds, against 0.
 
     Attributes:
         estimate: the mean difference; its interval is uncorrected.
-        bootstrap: ends of the BCa bootstrap's 95 % interval, uncorrected; None with fewer than three seeds.
         p: of the paired t test, uncorrected; None where `reason` says why there is no test.
         comparisons: how many the corrections are for; 0 where there is no test.
-        adjusted_p: Holm's.
         low, high: the interval at the level 1 - 0.05 / `comparisons` (Bonferroni): all intervals of a family hold
             their differences at once in at least 95 % of studies.
         detectable: the smallest true difference that an interval of this width and these seeds' spread would have
             told from 0 in 80 % of studies.
-        sign: +1 or -1 where the corrected interval of three seeds or more lies above or below 0, else 0.
+        pooled: ends of the same interval by the pooled error; None where there is none.
+        sign: +1 or -1 where the corrected interval lies above or below 0, else 0.
     """
 
     estimate: Estimate
-    bootstrap: tuple[float, float] | None = None
     p: float | None = None
     comparisons: int = 0
-    adjusted_p: float | None = None
     low: float | None = None
     high: float | None = None
     detectable: float | None = None
+    pooled: tuple[float, float] | None = None
     sign: int = 0
     reason: str = ""
 
@@ -79,6 +90,19 @@ class PairedTest:
             return CENSORED
         few = f" ({self.estimate.n} seed{'s' * (self.estimate.n > 1)})" if self.estimate.n < _LEAST else ""
         return {1: above, -1: below, 0: f"{UNDECIDED}{few}"}[self.sign]
+
+    def pooled_verdict(self, above: str, below: str, small: float | None = None) -> str:
+        """The same by the pooled error; "" where there is none.
+
+        Args:
+            small: a difference below this is too small to matter; where none larger is left, that is the verdict.
+        """
+        if self.pooled is None:
+            return ""
+        low, high = self.pooled
+        if low > 0 or high < 0:
+            return above if low > 0 else below
+        return f"below {small:g} either way" if small is not None and max(-low, high) < small else UNDECIDED
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -101,7 +125,11 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def corrected_tests(
-    differences: Sequence[Sequence[float]], planned: int = 0, censored: Collection[int] = ()
+    differences: Sequence[Sequence[float]],
+    planned: int = 0,
+    censored: Collection[int] = (),
+    error: PooledError | None = None,
+    cells: Sequence[int] = (),
 ) -> list[PairedTest]:
     """Tests of several series of paired differences, corrected as one family.
 
@@ -110,6 +138,8 @@ def corrected_tests(
         planned: comparisons of the family, also those that have no result yet: a part of a study is corrected as much
             as the whole. At least as many as there are differences.
         censored: places of the comparisons with a difference that is only a bound: these have a mean and no test.
+        error: of a cell's value, for the pooled intervals.
+        cells: how many cells are added and subtracted in each comparison; empty: two in all.
     """
     found = [
         PairedTest(Estimate(len(values), float(np.mean(values)), None, None, None), reason=CENSORED)
@@ -118,21 +148,38 @@ def corrected_tests(
         for place, values in enumerate(differences)
     ]
     planned = max(planned, len(found))
-    # A comparison that has no p yet counts as one of 1: nobody knows that it will be smaller.
-    adjusted = holm([1.0 if test.p is None else test.p for test in found] + [1.0] * (planned - len(found)))
+    counts = cells or [2] * len(found)
     return [
-        test if test.p is None else _corrected(test, p, planned)
-        for test, p in zip(found, adjusted[: len(found)], strict=True)
+        test if test.p is None else _corrected(test, planned, error, count)
+        for test, count in zip(found, counts, strict=True)
     ]
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values (Scand. J. Statist. 1979). scipy has none; they are no reason for a library."""
-    p = np.asarray(p_values, dtype=np.float64)
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1)))
-    return adjusted.tolist()
+def pooled_error(cells: Sequence[Mapping[int, float]]) -> PooledError | None:
+    """The error of a value that has an effect of its cell and one of its seed, by least squares.
+
+    Args:
+        cells: of each cell its values by seed.
+
+    Returns:
+        None where there are too few values, or none of them differs from what the effects say.
+    """
+    seeds = sorted({seed for of in cells for seed in of})
+    rows = [(place, seeds.index(seed), value) for place, of in enumerate(cells) for seed, value in of.items()]
+    if not rows:
+        return None
+    cell, seed, value = (np.array(column) for column in zip(*rows, strict=True))
+    design = np.concatenate([np.eye(len(cells))[cell], np.eye(len(seeds))[seed][:, 1:]], axis=1)
+    effects, _, rank, _ = np.linalg.lstsq(design, value, rcond=None)
+    residuals, df = value - design @ effects, len(rows) - int(rank)
+    if df < _LEAST_DF or np.abs(residuals).max() <= _SAME:
+        return None
+    groups = [residuals[cell == place] for place in range(len(cells)) if (cell == place).sum() > 1]
+    equal_p = float(stats.levene(*groups, center="median").pvalue) if len(groups) > 1 else None
+    of_seeds = np.concatenate([[0.0], effects[len(cells) :]])
+    return PooledError(
+        float(np.sqrt(residuals @ residuals / df)), df, float(of_seeds.std(ddof=1)) if len(seeds) > 1 else 0.0, equal_p
+    )
 
 
 def steps_to(outcomes: Sequence[float], accuracy: float, width: int = 3) -> tuple[int, bool]:
@@ -176,40 +223,31 @@ def detectable(spread: float, n: int, level: float) -> float:
 
 def _single(values: Sequence[float]) -> PairedTest:
     found = estimate(values)
-    if found.n < 2:
-        return PairedTest(found, reason="one seed")
+    if found.n < _LEAST:
+        return PairedTest(found, reason="one seed" if found.n == 1 else f"{found.n} seeds are too few")
     if found.low is None:
         return PairedTest(found, reason=f"the difference is the same in all {found.n} seeds")
-    p = float(stats.ttest_1samp(values, 0.0).pvalue)
-    return PairedTest(found, _bootstrap(np.asarray(values, dtype=np.float64)), p)
+    return PairedTest(found, float(stats.ttest_1samp(values, 0.0).pvalue))
 
 
-def _corrected(test: PairedTest, adjusted: float, comparisons: int) -> PairedTest:
+def _corrected(test: PairedTest, comparisons: int, error: PooledError | None, cells: int) -> PairedTest:
     found, level = test.estimate, 1 - (1 - LEVEL) / comparisons
     low, high = _interval(found.mean, found.sd, found.n, level)
+    pooled = None
+    if error is not None:
+        half = float(stats.t.ppf((1 + level) / 2, error.df)) * error.sd * np.sqrt(cells / found.n)
+        pooled = (float(found.mean - half), float(found.mean + half))
     return replace(
         test,
         comparisons=comparisons,
-        adjusted_p=adjusted,
         low=low,
         high=high,
         detectable=detectable(found.sd, found.n, level),
-        sign=int(low > 0) - int(high < 0) if found.n >= _LEAST else 0,
+        pooled=pooled,
+        sign=int(low > 0) - int(high < 0),
     )
 
 
 def _interval(mean: float, spread: float, n: int, level: float) -> tuple[float, float]:
     low, high = stats.t.interval(level, n - 1, loc=mean, scale=spread / np.sqrt(n))
     return float(low), float(high)
-
-
-def _bootstrap(values: Floats) -> tuple[float, float] | None:
-    if values.size < _LEAST:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
-            (values,), np.mean, n_resamples=_RESAMPLES, batch=_BATCH, rng=_SEED, confidence_level=LEVEL
-        )
-    low, high = found.confidence_interval
-    return (float(low), float(high)) if np.isfinite([low, high]).all() else None

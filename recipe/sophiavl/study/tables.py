@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from page_kit.text import number, with_interval
-from recipe.sophiavl.study.claims import verdict
+from recipe.sophiavl.study.claims import pooled_verdict, verdict
 from recipe.sophiavl.study.comparisons import (
     MAIN_MODELS,
     MAIN_PAIRS,
@@ -29,17 +29,17 @@ _DIGITS = 6  # as many as the raw results have
 _OPEN = ("sampled", "thinking")  # measures whose differences are not folded away
 _HIGHER, _LOWER = "higher", "lower"
 _HOW = f"""\
-How to read this. The seed is the unit: cells of one seed see the same questions in the same order, so differences
-are paired by seed. Intervals and p values are Student's t over seeds ({LEVEL:.0%}). Corrected intervals, the ones
-above, and Holm's p are for all comparisons of one measure in one family: the planned ones, the interactions, the
-detections, or the other variants, each either under the main reward models ({", ".join(MAIN_MODELS)}) or under the
-others, of which there is a first look. *k* is the number that is planned of them, whatever has run yet (Bonferroni
-for the intervals). The {LEVEL:.0%} holds for each family, one measure and one kind of comparison, not for this page
-as a whole. A verdict follows from the corrected interval alone: where it does not exclude 0, or with fewer than three
-seeds, the question is undecided. *Could have been seen*: the smallest true difference that such an interval would
-tell from 0 in {POWER:.0%} of studies, with these seeds' spread. The bootstrap (BCa, {LEVEL:.0%}, uncorrected) is there
-for comparison; with six seeds trust the t intervals: in simulated studies they hold the truth in 95% of cases, the
-bootstrap's in 87%."""
+How to read this. The seed is the unit: cells of one seed see the same questions in the same order, so differences are
+paired by seed. Each interval above is Student's t over seeds, corrected (Bonferroni) for the *k* comparisons of its
+measure and kind: the planned ones, the interactions, the detections, or the other variants, each either under the
+main reward models ({", ".join(MAIN_MODELS)}) or under the others, of which there is a first look. *k* counts all that
+are planned, whatever has run yet; the {LEVEL:.0%} holds for one such family, not for this page as a whole. A verdict
+follows from that interval alone: where it does not exclude 0, or with fewer than three seeds, the question is
+undecided. *Detectable*: the smallest true difference that such an interval would tell from 0 in {POWER:.0%} of studies,
+with these seeds' spread, which is itself a guess from few seeds. *Pooled error*: the same interval with the error of
+all main cells together (below) in place of these seeds' spread: narrower, and right where all cells have about the
+same error. It is given beside the verdict, never in its place; *below x either way* says that it leaves no difference
+of x or more."""
 
 
 def as_json(found: Findings) -> dict[str, Any]:
@@ -70,6 +70,7 @@ def as_json(found: Findings) -> dict[str, Any]:
                 }
                 for pair, measured in found.values.items()
             ],
+            "pooled_errors": {name: asdict(error) for name, error in found.errors.items()},
             "differences": [_difference(one) for one in found.comparisons],
             "claims": [
                 {
@@ -93,10 +94,11 @@ def as_markdown(found: Findings, figures: Mapping[str, str]) -> str:
     """
     parts = ["# What the study says", _interim(found), _ran(found)]
     if told := [*found.results.told, *found.missing]:
-        parts += ["Left out, or not there yet:", "\n".join(f"- {one}" for one in told)]
+        parts += ["Left out, not there yet, or unlike the others:", "\n".join(f"- {one}" for one in told)]
     parts += ["## The paper's claims", _claims(found), "\n".join(f"- {one.sentence}" for one in found.answers), _HOW]
     parts += ["## Accuracy by answer type", _by_type(found)]
     parts += ["## Cells", _cells(found), _notes(found.measures)]
+    parts += ["## What a seed's chance does", _errors(found)] * bool(found.errors)
     parts += ["## Figures"] * bool(figures)
     parts += [f"![{text.partition(':')[0]}]({name})\n\n*{text}*" for name, text in figures.items()]
     if differences := _differences(found):
@@ -117,14 +119,16 @@ def _interim(found: Findings) -> str:
 
 def _claims(found: Findings) -> str:
     """The verdicts with the main reward models, by each claim's first measure."""
-    digits = {measure.name: measure.digits for measure in found.measures}
+    measured = {measure.name: measure for measure in found.measures}
     rows = []
     for answer in found.answers:
         shown = {}
         for one in answer.comparisons:
-            test = one.test
-            told = with_interval(test.estimate.mean, test.low, test.high, digits[one.measure], "+")
-            shown[one.contrast.reward_model] = f"**{verdict(one)}**<br/>{told}"
+            test, measure = one.test, measured[one.measure]
+            told = with_interval(test.estimate.mean, test.low, test.high, measure.digits, "+")
+            pooled = pooled_verdict(one, measure)
+            beside = f"<br/>pooled error: {pooled}" if pooled else ""
+            shown[one.contrast.reward_model] = f"**{verdict(one)}**<br/>{told}{beside}"
         rows.append([answer.claim.text, *(shown.get(model, "–") for model in MAIN_MODELS)])
     return table(["claim", *MAIN_MODELS], rows, texts=len(MAIN_MODELS) + 1)
 
@@ -242,9 +246,8 @@ def _difference(one: Comparison) -> dict[str, Any]:
         "family": one.contrast.family,
         "by_seed": {str(seed): value for seed, value in one.by_seed.items()},
         **test.pop("estimate"),
-        "corrected": {name: test[name] for name in ("comparisons", "low", "high", "adjusted_p", "detectable")},
+        "corrected": {name: test[name] for name in ("comparisons", "low", "high", "detectable", "pooled")},
         "p": test["p"],
-        "bootstrap": test["bootstrap"],
         "verdict": one.test.verdict(_HIGHER, _LOWER),
         "reason": test["reason"] or None,
     }
@@ -303,32 +306,65 @@ def _differences(found: Findings) -> list[str]:
         own = [one for one in found.comparisons if one.measure == measure.name]
         if not own:
             continue
-        columns = ["comparison", "reward model", "seeds", "difference [95 %]", "corrected", "p (Holm)", "k"]
-        columns += ["bootstrap", "could be seen", "verdict"]
-        shown = table(columns, [_difference_row(one, measure.digits) for one in own])
+        columns = ["comparison", "reward model", "seeds", "difference [95 %]", "corrected", "k", "detectable"]
+        columns += ["verdict", "by the pooled error"]
+        shown = table(columns, [_difference_row(one, measure) for one in own])
         title = measure.title[0].upper() + measure.title[1:]
         folded = f"<details><summary>{title}</summary>\n\n{shown}\n\n</details>"
         parts.append(f"### {title}\n\n{shown}" if measure.name in _OPEN else folded)
     return parts
 
 
-def _difference_row(one: Comparison, digits: int) -> list[str]:
+def _difference_row(one: Comparison, measure: Measure) -> list[str]:
     test, found = one.test, one.test.estimate
-    bootstrap = test.bootstrap or (None, None)
     word = test.verdict(_HIGHER, _LOWER)
-    ends = [number(end, digits, "+") for end in (test.low, test.high, *bootstrap)]
+    ends = [number(end, measure.digits, "+") for end in (test.low, test.high, *(test.pooled or (None, None)))]
+    pooled = test.pooled_verdict(_HIGHER, _LOWER, measure.small)
     return [
         one.contrast.label,
         one.contrast.reward_model,
         str(found.n),
-        with_interval(found.mean, found.low, found.high, digits, "+"),
+        with_interval(found.mean, found.low, found.high, measure.digits, "+"),
         f"[{ends[0]}, {ends[1]}]" if test.low is not None else test.reason,
-        "–" if test.adjusted_p is None else f"{test.adjusted_p:.2g}",
         str(test.comparisons or "–"),
-        f"[{ends[2]}, {ends[3]}]" if test.bootstrap else "–",
-        number(test.detectable, digits),
+        number(test.detectable, measure.digits),
         f"**{word}**" if test.sign else word,
+        f"{pooled} [{ends[2]}, {ends[3]}]" if pooled else "–",
     ]
+
+
+def _errors(found: Findings) -> str:
+    rows = []
+    for measure in found.measures:
+        if error := found.errors.get(measure.name):
+            equal = "–" if error.equal_p is None else f"{error.equal_p:.2g}"
+            spread = [number(value, measure.digits + 1) for value in (error.sd, error.seeds_sd)]
+            rows.append([measure.title, *spread, str(error.df), equal])
+    columns = ["measure", "error of a cell", "seeds", "degrees of freedom", "p of equal errors"]
+    note = (
+        "Standard deviations over the main cells, by least squares: what is left of a cell's value once the effects of "
+        "its variant with its reward model, and of its seed, are taken out (*error of a cell*), and that of the seeds' "
+        "effects, which pairing takes out (*seeds*). Where *p of equal errors* (Brown and Forsythe) is small, the "
+        "pooled error is not to be trusted for that measure."
+    )
+    sampling = _sampling_error(found.results.cells)
+    if sampling is not None:
+        note += (
+            f" Of the error of the sampled accuracy, {sampling:.4f} is that of drawing few answers to each of the same "
+            f"questions; no interval here covers the choice of the questions."
+        )
+    return f"{table(columns, rows, texts=1)}\n\n{note}"
+
+
+def _sampling_error(cells: Sequence[Cell]) -> float | None:
+    """Standard error of a cell's sampled accuracy given its policy and its questions, root mean square over cells."""
+    found = []
+    for cell in cells:
+        line = cell.final["sampled"]
+        if line.right is not None and line.samples > 1:
+            share = np.array([int(count) for count in line.right]) / line.samples
+            found.append(float(np.mean(share * (1 - share))) / (line.samples - 1) / line.questions)
+    return float(np.sqrt(np.mean(found))) if found else None
 
 
 def _rounded(value: Any) -> Any:

@@ -161,12 +161,12 @@ def test_a_difference_with_a_censored_seed_has_a_mean_and_no_more(tmp_path: Path
     one = difference(lines, "default − no_trust", "oracle", "steps_to")
     assert (one["verdict"], one["reason"], one["n"]) == ("censored", "censored", 3)
     assert one["mean"] == pytest.approx(np.mean(list(one["by_seed"].values())), abs=1e-5)
-    assert {one["low"], one["sd"], one["p"], one["bootstrap"], one["corrected"]["low"]} == {None}
+    assert {one["low"], one["sd"], one["p"], one["corrected"]["pooled"], one["corrected"]["low"]} == {None}
     assert difference(lines, "default − no_trust_no_annealing", "oracle", "steps_to")["verdict"] != "censored"
     assert difference(lines, "default − no_trust", "oracle", "area")["corrected"]["low"] is not None
     row = re.search(r"\| default − no_trust \| oracle \| 3 \| [^|]* \| censored \|.*", tables.as_markdown(found, {}))[0]
     assert "[" not in row
-    assert row.endswith("| censored |")
+    assert row.endswith("| censored | – |")
 
 
 def test_the_plan_is_the_grid_of_the_studys_file():

@@ -11,7 +11,7 @@ from recipe.sophiavl.study import tables
 from recipe.sophiavl.study.analysis import analyse, findings_of
 from recipe.sophiavl.study.claims import verdict
 from recipe.sophiavl.study.results import ResultsError
-from tests.support.study_results import known, write_grid
+from tests.support.study_results import cell_lines, known, write_cell, write_grid
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_seeds_that_one_side_lacks_are_left_out_of_the_difference_and_told(tmp_p
     write_grid(tmp_path, seeds=4)
     (tmp_path / "no_trust.noisy.3.jsonl").unlink()
     found = findings_of(tmp_path)
-    assert "no_trust with noisy lacks the seeds 3." in found.missing
+    assert "no_trust with noisy lacks seed 3." in found.missing
     pairs = {
         one.contrast.label: list(one.by_seed)
         for one in found.comparisons
@@ -99,3 +99,38 @@ def test_a_hundred_times_the_seeds(tmp_path: Path):
     assert len(one.by_seed) == 100
     assert verdict(one) == "supported"
     assert one.test.low < 0.08 < one.test.high
+
+
+def test_a_variant_without_trust_weights_has_no_gamma_and_none_is_compared(tmp_path: Path):
+    found = findings_of(write_grid(tmp_path, seeds=3))
+    assert {variant for (variant, _), of in found.values.items() if of["gamma"]} == {"default"}
+    assert {one.contrast.kind for one in found.comparisons if one.measure == "gamma"} == {"detection"}
+
+
+def test_the_forms_of_thinking_are_a_measure_where_the_judge_tells_them(tmp_path: Path):
+    lines = cell_lines("default", "oracle", 1)
+    write_cell(tmp_path, lines)
+    assert "twice" not in {one.name for one in findings_of(tmp_path).measures}
+    lines[-1] |= {"forms": {"full": 0.75, "twice": 0.25}}
+    write_cell(tmp_path, lines)
+    other = cell_lines("no_trust", "oracle", 1)
+    other[-1] |= {"forms": {"full": 1.0}}
+    write_cell(tmp_path, other)
+    values = findings_of(tmp_path).values
+    assert values["default", "oracle"]["twice"] == {1: 0.25}
+    assert values["no_trust", "oracle"]["twice"] == {1: 0.0}
+
+
+def test_how_much_a_seed_decides_is_told_with_the_part_of_drawing_answers(tmp_path: Path):
+    write_grid(tmp_path, seeds=6, noise=0.02)
+    for seed in range(1, 7):
+        lines = cell_lines("outcome_only", "none", seed)
+        lines[-1] |= {"samples": 3, "right": "0123" * 10, "questions": 40}
+        write_cell(tmp_path, lines)
+    found = findings_of(tmp_path)
+    text = tables.as_markdown(found, {})
+    # shares 0, 1/3, 2/3, 1: the mean of p (1 - p) is 1/9, by 2 (one less than the answers), by 40 questions
+    assert f"{(1 / 9 / 2 / 40) ** 0.5:.4f} is that of drawing few answers" in text
+    row = next(line for line in text.splitlines() if line.startswith("| accuracy, sampled | 0.0"))
+    assert row.split(" | ")[1] == f"{found.errors['sampled'].sd:.4f}"
+    assert found.errors["sampled"].df == 45
