@@ -26,7 +26,7 @@ def findings_of(results: Path, accuracy: float = ACCURACY) -> Findings:
     comparisons, empty = compare(values, measured)
     missing = missing_of(values, empty)
     errors = errors_of(values, measured)
-    answered = answers(comparisons, measured, values)
+    answered = answers(comparisons, measured, read.cells)
     return Findings(read, measured, values, comparisons, errors, answered, missing, accuracy)
 
 

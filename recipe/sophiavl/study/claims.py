@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,8 +14,8 @@ from recipe.sophiavl.study.comparisons import (
     OUTCOME_ONLY,
     Comparison,
     Measure,
-    Values,
 )
+from recipe.sophiavl.study.results import Cell
 from recipe.sophiavl.study.statistics import UNDECIDED
 
 SUPPORTED, AGAINST = "supported", "against"
@@ -113,22 +114,22 @@ def pooled_verdict(comparison: Comparison, measure: Measure) -> str:
     return f"{word} [{number(low, measure.digits, '+')}, {number(high, measure.digits, '+')}]"
 
 
-def answers(comparisons: Sequence[Comparison], measured: Sequence[Measure], values: Values) -> list[Answer]:
+def answers(comparisons: Sequence[Comparison], measured: Sequence[Measure], cells: Sequence[Cell]) -> list[Answer]:
     """Each claim with its sentence."""
     named = {measure.name: measure for measure in measured}
-    dose = _dose(values, named["gamma"])
+    dose = _dose(cells)
     return [_answer(claim, comparisons, named, dose) for claim in CLAIMS]
 
 
-def _dose(values: Values, gamma: Measure) -> str:
-    """What the trust weight took away in the cells that have it, by reward model."""
-    by_model = {
-        model: 1 - sum(of["gamma"].values()) / len(of["gamma"])
-        for (variant, model), of in values.items()
-        if variant == DEFAULT and of["gamma"]
-    }
-    listed = ", ".join(f"{model} {dose:.{gamma.digits}f}" for model, dose in by_model.items())
-    return f"Dose (mean of 1 − {gamma.title}, in the cells of {DEFAULT}): {listed}." if listed else ""
+def _dose(cells: Sequence[Cell]) -> str:
+    """How much of the thinking term the trust weight took away, in the cells that have both, by reward model."""
+    lost: dict[str, list[float]] = defaultdict(list)
+    for cell in cells:
+        terms = [(step.anneal, step.gamma) for step in cell.steps if None not in (step.anneal, step.gamma)]
+        if cell.key.variant == DEFAULT and terms:
+            lost[cell.key.reward_model].append(1 - sum(a * g for a, g in terms) / sum(a for a, _ in terms))
+    listed = ", ".join(f"{100 * sum(of) / len(of):.1f} % with {model}" for model, of in lost.items())
+    return f"Of the thinking term's weight, trust took away {listed} ({DEFAULT}, all groups)." if listed else ""
 
 
 def _answer(claim: Claim, comparisons: Sequence[Comparison], measured: Mapping[str, Measure], dose: str) -> Answer:

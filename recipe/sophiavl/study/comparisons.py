@@ -30,7 +30,8 @@ PLANNED = ((DEFAULT, OUTCOME_ONLY), (DEFAULT, NO_TRUST), (NO_TRUST, NEITHER), (D
 MAIN_SEEDS = 6
 SMALL = 0.03  # of an accuracy: a tenth of what the training gains
 _OTHER_VARIANTS = ("published_code", "uniform_outcome_only", "trust_estimator", "gdpo", "process_aware")
-_OTHER_MODELS = ("length", "confident", "contrarian", "tiny_trm")
+_BAD_MODELS = ("contrarian", "confident")
+_OTHER_MODELS = (*_BAD_MODELS, "length", "tiny_trm")
 _MODELS = (*MAIN_MODELS, *_OTHER_MODELS, NO_REWARD_MODEL)
 _LAST_STEPS = 3
 
@@ -46,8 +47,9 @@ MAIN_PAIRS: tuple[Pair, ...] = (
 )
 PLAN: tuple[Pair, ...] = (
     *MAIN_PAIRS,
-    *((variant, model) for variant in (DEFAULT, NO_TRUST) for model in _OTHER_MODELS),
-    *((variant, model) for variant in _OTHER_VARIANTS for model in MAIN_MODELS),
+    *((DEFAULT, model) for model in _OTHER_MODELS),
+    *((NO_TRUST, model) for model in _BAD_MODELS),
+    *((variant, model) for variant in _OTHER_VARIANTS for model in (ORACLE, "hackable")),
 )
 
 

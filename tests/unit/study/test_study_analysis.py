@@ -110,9 +110,9 @@ def test_first_looks_and_other_variants_are_corrected_apart(found: dict[str, Any
     families = {one["family"]: one["corrected"]["comparisons"] for one in greedy}
     assert families == {
         "planned, main reward models": 12,
-        "planned, other reward models": 8,  # planned, though none but one has run
+        "planned, other reward models": 6,  # planned, though none but one has run
         "interaction, main reward models": 2,
-        "other, main reward models": 15,
+        "other, main reward models": 10,
         "other, other reward models": 1,  # there is one beyond the plan
     }
     assert {one["n"] for one in greedy if one["reward_model"] == "length"} == {3}
@@ -204,14 +204,15 @@ def test_a_page_of_fewer_main_seeds_than_planned_says_so_at_its_top(
     assert told is None or told in top
 
 
-def test_the_dose_of_trust_is_told_beside_its_claim(found: dict[str, Any]):
-    sentences = {claim["key"]: claim["sentence"] for claim in found["claims"]}
-    dose = re.search(r"Dose .*: oracle ([\d.]+), noisy [\d.]+, hackable ([\d.]+), length [\d.]+\.$", sentences["2a"])
-    cells = [cell_lines("default", "hackable", seed, noise=0.004)[1:13] for seed in range(1, 7)]
-    assert float(dose[2]) == pytest.approx(
-        1 - np.mean([step["gamma_mixed"] for steps in cells for step in steps]), abs=6e-4
-    )
-    assert float(dose[1]) < 0.05
+def test_the_dose_of_trust_is_told_beside_its_claim(tmp_path: Path):
+    lines = cell_lines("default", "hackable", 1, steps=2)
+    lines[1] |= {"gamma": 0.8, "anneal": 0.9}
+    lines[2] |= {"gamma": 1.0, "anneal": 0.3}
+    write_cell(tmp_path, lines)
+    write_cell(tmp_path, cell_lines("no_trust", "hackable", 1, steps=2))
+    sentences = {one.claim.key: one.sentence for one in findings_of(tmp_path).answers}
+    # 0.9 * 0.2 of 0.9 + 0.3
+    assert sentences["2a"].endswith("weight, trust took away 15.0 % with hackable (default, all groups).")
     assert "smaller weight" in sentences["3a"]
 
 
