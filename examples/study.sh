@@ -8,9 +8,10 @@ usage() {
   cat <<EOF
 Usage: bash examples/study.sh [--dry-run] [arguments of: python -m recipe.sophiavl.study run]
 
-Makes every run of STUDY that has no result in RESULTS, and then writes tables and figures to OUT. Without a GPU a run
-takes under four minutes on two cores, once its engine has started. Interrupted, the same command goes on where it was; after a change of
-STUDY it makes what is new, and never a run again. --dry-run lists the runs and what is left, and starts nothing.
+Makes every run of STUDY that has no result in RESULTS, and then writes tables and figures to OUT. Without a GPU two
+cores make a run in two to three minutes (two at once, if there are 18 GB of memory). Interrupted, the same command goes
+on where it was; after a change of STUDY it makes what is new, and never a run again. --dry-run lists the runs and what
+is left, and starts nothing.
 
 Environment (paths are relative to the repository):
   STUDY    the grid: variants x reward models x seeds   (default: examples/study/study.yaml)
