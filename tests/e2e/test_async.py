@@ -67,18 +67,14 @@ def test_the_actor_moves_and_the_server_follows(run: TrainingRun) -> None:
 def test_the_merged_model_answers_greedily_as_the_server_did(
     run: TrainingRun, data_files: dict[str, Path], tmp_path: Path
 ) -> None:
-    """But for rounding: the run computed in float32, and the folder's weights are those of the checkpoint in bfloat16.
-
-    With the checkpoint's own weights transformers answers all questions alike."""
+    """The folder's weights are those of the checkpoint in bfloat16; with those themselves, in float32 as the run was,
+    transformers answers as the rollout server did. (Rounded, one answer in eight or so comes out another one.)"""
     merge.main([str(run.folder), str(tmp_path / "model")])
     saved = saved_weights(run.folder / CHECKPOINTS / f"global_step_{STEPS}/actor")
     merged = weights_of(tmp_path / "model")
     assert all(torch.equal(merged[name], weight.bfloat16().float()) for name, weight in saved.items())
     said, rows = run.validations(STEPS, "greedy"), rows_of(data_files["val"])
     asked = [rows[row["data_source"], row["index"]] for row in said]
-    alike = {}
-    for model in (tmp_path / "model", MODELS / "policy"):
-        answers = with_transformers(model, asked)
-        alike[model.name] = sum(answer == row["output"] for answer, row in zip(answers, said, strict=True))
-    assert alike["model"] >= 0.9 * len(said)
-    assert alike["policy"] < 0.9 * len(said)
+    outputs = [row["output"] for row in said]
+    assert with_transformers(tmp_path / "model", asked, saved) == outputs
+    assert with_transformers(MODELS / "policy", asked) != outputs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,18 @@ def saved_weights(actor: Path) -> dict[str, torch.Tensor]:
     return {name: getattr(weight, "_local_tensor", weight) for name, weight in saved.items()}
 
 
-def with_transformers(folder: Path, rows: Sequence[Row]) -> list[str]:
-    """Responses of the model in a folder, in float32, one question at a time."""
+def with_transformers(
+    folder: Path, rows: Sequence[Row], weights: Mapping[str, torch.Tensor] | None = None
+) -> list[str]:
+    """Responses of the model in a folder, in float32, one question at a time.
+
+    Args:
+        weights: in place of the folder's.
+    """
     processor = AutoProcessor.from_pretrained(folder)
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    if weights is not None:
+        model.load_state_dict(weights)
     responses = []
     for row in rows:
         messages = _messages(row, lambda data: {"type": "image", "image": Image.open(io.BytesIO(data))})
