@@ -93,16 +93,31 @@ def test_the_merged_weights_are_the_base_with_the_adapters_on_top(merged: Path) 
         assert torch.allclose(weight, before[name], rtol=2**-7, atol=1e-4) != adapted, name
 
 
+def with_adapters(saved: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The policy's weights with the adapters of a checkpoint on top, in float32."""
+    weights = weights_of(MODELS / "policy")
+    for name in weights:
+        part = f"base_model.model.{name.removesuffix('.weight')}.lora"
+        if (a := saved.get(f"{part}_A.default.weight")) is not None:
+            weights[name] = weights[name] + ALPHA / RANK * saved[f"{part}_B.default.weight"].float() @ a.float()
+    return weights
+
+
 def test_the_merged_model_answers_greedily_as_the_rollout_server_did(
     run: TrainingRun, merged: Path, data_files: dict[str, Path], tmp_path: Path
 ) -> None:
-    """In plain transformers and in vLLM. The run computed in float32; the folder's weights are rounded to bfloat16."""
+    """In float32, as the run computed, it answers all alike. In plain transformers and in vLLM most: the folder's
+    weights are rounded to bfloat16, and two near words of a tiny model change places now and then."""
     said, rows = run.validations(STEPS, "greedy"), rows_of(data_files["val"])
     asked = [rows[row["data_source"], row["index"]] for row in said]
+    outputs = [row["output"] for row in said]
+    exact = with_adapters(saved_weights(run.folder / CHECKPOINTS / f"global_step_{STEPS}/actor"))
+    assert with_transformers(merged, asked, exact) == outputs
     with VllmServer(merged, tmp_path / "server.log", ("--max-model-len", "512")) as server:
         served = from_server(server, asked)
-    for answers in (served, with_transformers(merged, asked)):
-        alike = [answer == row["output"] for answer, row in zip(answers, said, strict=True)]
-        assert sum(alike) >= 0.9 * len(alike)
-    untrained = with_transformers(MODELS / "policy", asked)
-    assert sum(answer == row["output"] for answer, row in zip(untrained, said, strict=True)) < 0.9 * len(said)
+
+    def alike(answers: list[str]) -> float:
+        return sum(map(str.__eq__, answers, outputs)) / len(outputs)
+
+    assert min(alike(served), alike(with_transformers(merged, asked))) >= 0.75
+    assert alike(with_transformers(MODELS / "policy", asked)) < 0.75
