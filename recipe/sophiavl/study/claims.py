@@ -105,9 +105,9 @@ def verdict(comparison: Comparison) -> str:
     return comparison.test.verdict(SUPPORTED, AGAINST)
 
 
-def pooled_verdict(comparison: Comparison, measure: Measure) -> str:
+def pooled_verdict(comparison: Comparison, measure: Measure, above: str = SUPPORTED, below: str = AGAINST) -> str:
     """The same by the pooled error, with its interval; "" where there is none."""
-    word = comparison.test.pooled_verdict(SUPPORTED, AGAINST, measure.small)
+    word = comparison.test.pooled_verdict(above, below, measure.small)
     if not word:
         return ""
     low, high = comparison.test.pooled

@@ -318,18 +318,17 @@ def _differences(found: Findings) -> list[str]:
 def _difference_row(one: Comparison, measure: Measure) -> list[str]:
     test, found = one.test, one.test.estimate
     word = test.verdict(_HIGHER, _LOWER)
-    ends = [number(end, measure.digits, "+") for end in (test.low, test.high, *(test.pooled or (None, None)))]
-    pooled = test.pooled_verdict(_HIGHER, _LOWER, measure.small)
+    low, high = (number(end, measure.digits, "+") for end in (test.low, test.high))
     return [
         one.contrast.label,
         one.contrast.reward_model,
         str(found.n),
         with_interval(found.mean, found.low, found.high, measure.digits, "+"),
-        f"[{ends[0]}, {ends[1]}]" if test.low is not None else test.reason,
+        f"[{low}, {high}]" if test.low is not None else test.reason,
         str(test.comparisons or "–"),
         number(test.detectable, measure.digits),
         f"**{word}**" if test.sign else word,
-        f"{pooled} [{ends[2]}, {ends[3]}]" if pooled else "–",
+        pooled_verdict(one, measure, _HIGHER, _LOWER) or "–",
     ]
 
 
