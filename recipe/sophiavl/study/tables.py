@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from page_kit.text import number, with_interval
-from recipe.sophiavl.study.claims import pooled_verdict, verdict
+from recipe.sophiavl.study.claims import caveats, pooled_verdict, verdict
 from recipe.sophiavl.study.comparisons import (
     MAIN_MODELS,
     MAIN_PAIRS,
@@ -39,7 +39,9 @@ undecided. *Detectable*: the smallest true difference that such an interval woul
 with these seeds' spread, which is itself a guess from few seeds. *Pooled error*: the same interval with the error of
 all main cells together (below) in place of these seeds' spread: narrower, and right where all cells have about the
 same error. It is given beside the verdict, never in its place; *below x either way* says that it leaves no difference
-of x or more."""
+of x or more. Of what is decided it is said where its seeds lie so close together that, by the pooled error, fewer than
+1 % of comparisons would have seeds as close: then its own interval is too narrow by luck; and where that interval holds
+no difference that matters."""
 
 
 def as_json(found: Findings) -> dict[str, Any]:
@@ -128,6 +130,7 @@ def _claims(found: Findings) -> str:
             told = with_interval(test.estimate.mean, test.low, test.high, measure.digits, "+")
             pooled = pooled_verdict(one, measure)
             beside = f"<br/>pooled error: {pooled}" if pooled else ""
+            beside += "".join(f"<br/>*{caveat}*" for caveat in caveats(one, measure))
             shown[one.contrast.reward_model] = f"**{verdict(one)}**<br/>{told}{beside}"
         rows.append([answer.claim.text, *(shown.get(model, "–") for model in MAIN_MODELS)])
     return table(["claim", *MAIN_MODELS], rows, texts=len(MAIN_MODELS) + 1)
@@ -246,7 +249,7 @@ def _difference(one: Comparison) -> dict[str, Any]:
         "family": one.contrast.family,
         "by_seed": {str(seed): value for seed, value in one.by_seed.items()},
         **test.pop("estimate"),
-        "corrected": {name: test[name] for name in ("comparisons", "low", "high", "detectable", "pooled")},
+        "corrected": {name: test[name] for name in ("comparisons", "low", "high", "detectable", "pooled", "spread_p")},
         "p": test["p"],
         "verdict": one.test.verdict(_HIGHER, _LOWER),
         "reason": test["reason"] or None,
