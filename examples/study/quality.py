@@ -2,10 +2,11 @@
 
     python -m examples.study.quality
 
-The policy answers questions about the pictures that RL trains on, eight times each at temperature 1: half a minute on
-one core. The columns: the score's mean and standard deviation; its standard deviation within a group, which is what
-GRPO can climb; the AUC for a right answer; the rank correlation with the oracle; the mean within each form of thinking;
-the share of hacked responses (0.5 or more above the oracle); the trust weight gamma, mean over groups.
+The policy answers questions about the pictures that RL trains on, eight times each at temperature 1, and the trained
+TRM scores its thinking: some minutes on one core. The columns: the score's mean and standard deviation; its standard
+deviation within a group, which is what GRPO can climb; the AUC for a right answer; the rank correlation with the
+oracle; the mean within each form of thinking; the share of hacked responses (0.5 or more above the oracle); the trust
+weight gamma, mean over groups.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from scipy.stats import spearmanr
 sys.path.append(str(Path(__file__).parents[1] / "quickstart"))  # its modules import each other by their bare names
 
 from drawing import Maker
-from evaluation import MAX_REPLY_TOKENS, auc
+from evaluation import MAX_REPLY_TOKENS, auc, trm_scores
 from traces import form_of
 from training import Encoder, Pixels, generate, windows_at_once
 from transformers import AutoProcessor, AutoTokenizer, Qwen2_5_VLForConditionalGeneration
@@ -55,19 +56,39 @@ MODELS: dict[str, RewardModel] = {
 }
 
 
-def sample(questions: int, seed: int) -> pd.DataFrame:
+class Engine:
+    """The tiny models with what they see and are asked; policy and TRM share a tokenizer and an image processor."""
+
+    def __init__(self, seed: int) -> None:
+        folder = QUICKSTART / "models/policy"
+        self.encoder = Encoder(AutoTokenizer.from_pretrained(folder))
+        images = [image for image in load_images("train") if image.image_id >= FIRST_RL_IMAGE]
+        self.pixels = Pixels(images, AutoProcessor.from_pretrained(folder).image_processor)
+        self.maker = Maker(images, self.encoder.tokenizer, load_template(QUICKSTART / "trm_prompt.yaml"), seed)
+
+    @staticmethod
+    def model(name: str) -> Qwen2_5_VLForConditionalGeneration:
+        """``policy`` or ``trm``, in float32."""
+        folder = QUICKSTART / "models" / name
+        model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+        windows_at_once(model)
+        return model
+
+
+def sample(engine: Engine, questions: int, seed: int) -> pd.DataFrame:
     """The policy's responses, a row each: ``asked``, ``outcome`` (in [0, 1]), ``form`` and ``group``."""
-    folder = QUICKSTART / "models/policy"
-    encoder = Encoder(AutoTokenizer.from_pretrained(folder))
-    images = [image for image in load_images("train") if image.image_id >= FIRST_RL_IMAGE]
-    pixels = Pixels(images, AutoProcessor.from_pretrained(folder).image_processor)
-    maker = Maker(images, encoder.tokenizer, load_template(QUICKSTART / "trm_prompt.yaml"), seed)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
-    windows_at_once(model)
+    maker = engine.maker
     torch.manual_seed(seed)
     asked = [maker.question() for _ in range(questions)]
     prompts = [maker.example(scene, maker.policy_prompt(question)) for scene, question in asked for _ in range(GROUP)]
-    replies = generate(model, encoder, pixels, prompts, temperature=1.0, max_new_tokens=MAX_REPLY_TOKENS)
+    replies = generate(
+        engine.model("policy"),
+        engine.encoder,
+        engine.pixels,
+        prompts,
+        temperature=1.0,
+        max_new_tokens=MAX_REPLY_TOKENS,
+    )
     rows = []
     for number, reply in enumerate(replies):
         scene, question = asked[number // GROUP]
@@ -78,11 +99,22 @@ def sample(questions: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["asked", "outcome", "form", "group"])
 
 
-def figures(score: RewardModel, responses: pd.DataFrame) -> dict[str, float]:
-    """A reward model's line of the table."""
-    scores, truth = (responses["asked"].map(model).to_numpy(dtype=np.float64) for model in (score, oracle))
+def tiny_trm_scores(engine: Engine, responses: pd.DataFrame) -> np.ndarray:
+    """What the quickstart's trained TRM scores; NaN where its reply is no score."""
+    examples = [
+        engine.maker.example(asked.scene, engine.maker.trm_prompt(asked.question, asked.thinking))
+        for asked in responses["asked"]
+    ]
+    return trm_scores(engine.model("trm"), engine.encoder, engine.pixels, examples)
+
+
+def figures(scores: np.ndarray, responses: pd.DataFrame) -> dict[str, float]:
+    """A reward model's line of the table, over the responses that have a score."""
+    scored = np.isfinite(scores)
+    scores, responses = scores[scored], responses[scored]
+    truth = scores_of(oracle, responses)
     outcome, groups = responses["outcome"].to_numpy(), responses["group"].to_numpy()
-    by_form = pd.Series(scores).groupby(responses["form"]).mean()
+    by_form = pd.Series(scores).groupby(responses["form"].to_numpy()).mean()
     return {
         "mean": scores.mean(),
         "sd": scores.std(),
@@ -95,6 +127,11 @@ def figures(score: RewardModel, responses: pd.DataFrame) -> dict[str, float]:
     }
 
 
+def scores_of(model: RewardModel, responses: pd.DataFrame) -> np.ndarray:
+    """A rule's scores."""
+    return responses["asked"].map(model).to_numpy(dtype=np.float64)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(
@@ -105,11 +142,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--questions", type=int, default=160, help="each answered eight times (default: 160)")
     parser.add_argument("--seed", type=int, default=0, help="of the questions and of the sampling (default: 0)")
     given = parser.parse_args(arguments)
-    responses = sample(given.questions, given.seed)
-    lines = {name: figures(model, responses) for name, model in MODELS.items()}
+    engine = Engine(given.seed)
+    responses = sample(engine, given.questions, given.seed)
+    lines = {name: figures(scores_of(model, responses), responses) for name, model in MODELS.items()}
+    trained = tiny_trm_scores(engine, responses)
+    lines["tiny_trm"] = figures(trained, responses)
     names = list(lines["oracle"])
     right = (responses["outcome"] >= 0.5).mean()
-    print(f"{len(responses)} responses to {given.questions} questions, {right:.3f} right.\n")
+    print(f"{len(responses)} responses to {given.questions} questions, {right:.3f} right.")
+    print(f"Replies of tiny_trm that are no score: {np.isnan(trained).sum()}.\n")
     print(f"| reward model | {' | '.join(names)} |\n|-|{'-|' * len(names)}")
     for name, line in lines.items():
         print(f"| {name} | {' | '.join(f'{value:.2f}' for value in line.values())} |")
