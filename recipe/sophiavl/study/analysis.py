@@ -7,7 +7,7 @@ from pathlib import Path
 from data_preprocess.core.files import replacing, write_json
 from recipe.sophiavl.study import figures, tables
 from recipe.sophiavl.study.claims import answers
-from recipe.sophiavl.study.comparisons import compare, errors_of, measures, missing_of, values_of
+from recipe.sophiavl.study.comparisons import compare, errors_by_model, errors_of, measures, missing_of, values_of
 from recipe.sophiavl.study.findings import Findings
 from recipe.sophiavl.study.results import read_results
 
@@ -25,9 +25,17 @@ def findings_of(results: Path, accuracy: float = ACCURACY) -> Findings:
     values = values_of(read.cells, measured)
     comparisons, empty = compare(values, measured)
     missing = missing_of(values, empty)
-    errors = errors_of(values, measured)
-    answered = answers(comparisons, measured, read.cells)
-    return Findings(read, measured, values, comparisons, errors, answered, missing, accuracy)
+    return Findings(
+        results=read,
+        measures=measured,
+        values=values,
+        comparisons=comparisons,
+        errors=errors_of(values, measured),
+        errors_by_model=errors_by_model(values, measured),
+        answers=answers(comparisons, measured, read.cells),
+        missing=missing,
+        accuracy=accuracy,
+    )
 
 
 def analyse(results: Path, out: Path) -> None:

@@ -114,16 +114,6 @@ def pooled_verdict(comparison: Comparison, measure: Measure, above: str = SUPPOR
     return f"{word} [{number(low, measure.digits, '+')}, {number(high, measure.digits, '+')}]"
 
 
-def caveats(comparison: Comparison, measure: Measure) -> list[str]:
-    """What speaks against counting on a comparison that is decided."""
-    test, told = comparison.test, []
-    if test.sign and test.too_close:
-        told.append(f"seeds closer together than chance has them, p = {test.spread_p:.1g}: not to be counted on")
-    if test.sign and test.within(measure.small):
-        told.append(f"smaller than {measure.small:g}")
-    return told
-
-
 def answers(comparisons: Sequence[Comparison], measured: Sequence[Measure], cells: Sequence[Cell]) -> list[Answer]:
     """Each claim with its sentence."""
     named = {measure.name: measure for measure in measured}
@@ -193,7 +183,6 @@ def _in_full(comparison: Comparison, measure: Measure) -> str:
         told.append(test.reason)
     if test.sign == 0 and test.detectable is not None:
         told.append(f"detectable {test.detectable:.{measure.digits}f}")
-    told += caveats(comparison, measure)
     if test.pooled is not None:
         told.append(f"by the pooled error {pooled_verdict(comparison, measure)}")
     return f"{comparison.contrast.reward_model} ({', '.join(told)})"

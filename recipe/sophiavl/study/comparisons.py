@@ -310,11 +310,20 @@ def compare(values: Values, measured: Sequence[Measure]) -> tuple[list[Compariso
     return found, empty
 
 
-def errors_of(values: Values, measured: Sequence[Measure]) -> dict[str, PooledError]:
-    """The pooled error of each measure over the main cells, where there are enough of them."""
-    main = [values[pair] for pair in MAIN_PAIRS if pair in values]
-    found = {measure.name: pooled_error([of[measure.name] for of in main if of[measure.name]]) for measure in measured}
+def errors_of(
+    values: Values, measured: Sequence[Measure], pairs: Sequence[Pair] = MAIN_PAIRS
+) -> dict[str, PooledError]:
+    """The pooled error of each measure over the cells of these pairs, where there are enough of them."""
+    own = [values[pair] for pair in pairs if pair in values]
+    found = {measure.name: pooled_error([of[measure.name] for of in own if of[measure.name]]) for measure in measured}
     return {name: error for name, error in found.items() if error is not None}
+
+
+def errors_by_model(values: Values, measured: Sequence[Measure]) -> dict[str, dict[str, PooledError]]:
+    """The same by main reward model, each over its own cells."""
+    return {
+        model: errors_of(values, measured, [pair for pair in MAIN_PAIRS if pair[1] == model]) for model in MAIN_MODELS
+    }
 
 
 def _family_sizes(pairs: Iterable[Pair]) -> Counter[str]:

@@ -17,6 +17,7 @@ class Findings:
 
     Attributes:
         errors: pooled error of each measure over the main cells, where there are enough of them.
+        errors_by_model: the same over the cells of each main reward model.
         missing: sentences about cells and comparisons that are not there; Markdown.
         accuracy: that `steps_to` counts to.
     """
@@ -26,6 +27,7 @@ class Findings:
     values: Values
     comparisons: Sequence[Comparison]
     errors: Mapping[str, PooledError]
+    errors_by_model: Mapping[str, Mapping[str, PooledError]]
     answers: Sequence[Answer]
     missing: Sequence[str]
     accuracy: float

@@ -23,7 +23,6 @@ POWER = 0.8
 CENSORED, UNDECIDED = "censored", "undecided"
 _LEAST = 3  # seeds, of a corrected interval and of a verdict
 _LEAST_DF = 10  # degrees of freedom, of a pooled error
-_CLOSE = 0.01  # probability
 _SAME = 1e-12  # a spread below this is rounding
 
 
@@ -72,7 +71,8 @@ class PairedTest:
         detectable: the smallest true difference that an interval of this width and these seeds' spread would have
             told from 0 in 80 % of studies.
         pooled: ends of the same interval by the pooled error; None where there is none.
-        spread_p: by the pooled error, the probability of seeds that lie as close together as these.
+        spread_p: by the pooled error, the probability of seeds that lie as close together as these (F test); near 0
+            the interval is too narrow by chance, near 1 too wide. None where there is no pooled error.
         sign: +1 or -1 where the corrected interval lies above or below 0, else 0.
     """
 
@@ -86,15 +86,6 @@ class PairedTest:
     spread_p: float | None = None
     sign: int = 0
     reason: str = ""
-
-    @property
-    def too_close(self) -> bool:
-        """Whether the seeds lie so close together that their spread says little of the error."""
-        return self.spread_p is not None and self.spread_p < _CLOSE
-
-    def within(self, small: float | None) -> bool:
-        """Whether the corrected interval holds no difference of that size or more."""
-        return small is not None and self.low is not None and max(-self.low, self.high) < small
 
     def verdict(self, above: str, below: str) -> str:
         """`above` or `below` where the sign says so, else why not: undecided, or censored."""
@@ -247,8 +238,7 @@ def _corrected(test: PairedTest, comparisons: int, error: PooledError | None, ce
     low, high = _interval(found.mean, found.sd, found.n, level)
     pooled = spread_p = None
     if error is not None:
-        df = found.n - 1
-        spread_p = float(stats.chi2.cdf(df * found.sd**2 / (cells * error.sd**2), df))
+        spread_p = float(stats.f.cdf(found.sd**2 / (cells * error.sd**2), found.n - 1, error.df))
         half = float(stats.t.ppf((1 + level) / 2, error.df)) * error.sd * np.sqrt(cells / found.n)
         pooled = (float(found.mean - half), float(found.mean + half))
     return replace(

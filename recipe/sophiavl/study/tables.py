@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from page_kit.text import number, with_interval
-from recipe.sophiavl.study.claims import caveats, pooled_verdict, verdict
+from recipe.sophiavl.study.claims import pooled_verdict, verdict
 from recipe.sophiavl.study.comparisons import (
     MAIN_MODELS,
     MAIN_PAIRS,
@@ -39,9 +39,8 @@ undecided. *Detectable*: the smallest true difference that such an interval woul
 with these seeds' spread, which is itself a guess from few seeds. *Pooled error*: the same interval with the error of
 all main cells together (below) in place of these seeds' spread: narrower, and right where all cells have about the
 same error. It is given beside the verdict, never in its place; *below x either way* says that it leaves no difference
-of x or more. Of what is decided it is said where its seeds lie so close together that, by the pooled error, fewer than
-1 % of comparisons would have seeds as close: then its own interval is too narrow by luck; and where that interval holds
-no difference that matters."""
+of x or more. *p of the spread* in the tables of all differences: by the pooled error, the probability of seeds that lie
+as close together as these. Near 0 the interval is too narrow by chance, near 1 too wide."""
 
 
 def as_json(found: Findings) -> dict[str, Any]:
@@ -73,6 +72,10 @@ def as_json(found: Findings) -> dict[str, Any]:
                 for pair, measured in found.values.items()
             ],
             "pooled_errors": {name: asdict(error) for name, error in found.errors.items()},
+            "pooled_errors_by_model": {
+                model: {name: asdict(error) for name, error in errors.items()}
+                for model, errors in found.errors_by_model.items()
+            },
             "differences": [_difference(one) for one in found.comparisons],
             "claims": [
                 {
@@ -130,7 +133,6 @@ def _claims(found: Findings) -> str:
             told = with_interval(test.estimate.mean, test.low, test.high, measure.digits, "+")
             pooled = pooled_verdict(one, measure)
             beside = f"<br/>pooled error: {pooled}" if pooled else ""
-            beside += "".join(f"<br/>*{caveat}*" for caveat in caveats(one, measure))
             shown[one.contrast.reward_model] = f"**{verdict(one)}**<br/>{told}{beside}"
         rows.append([answer.claim.text, *(shown.get(model, "–") for model in MAIN_MODELS)])
     return table(["claim", *MAIN_MODELS], rows, texts=len(MAIN_MODELS) + 1)
@@ -310,7 +312,7 @@ def _differences(found: Findings) -> list[str]:
         if not own:
             continue
         columns = ["comparison", "reward model", "seeds", "difference [95 %]", "corrected", "k", "detectable"]
-        columns += ["verdict", "by the pooled error"]
+        columns += ["verdict", "by the pooled error", "p of the spread"]
         shown = table(columns, [_difference_row(one, measure) for one in own])
         title = measure.title[0].upper() + measure.title[1:]
         folded = f"<details><summary>{title}</summary>\n\n{shown}\n\n</details>"
@@ -332,6 +334,7 @@ def _difference_row(one: Comparison, measure: Measure) -> list[str]:
         number(test.detectable, measure.digits),
         f"**{word}**" if test.sign else word,
         pooled_verdict(one, measure, _HIGHER, _LOWER) or "–",
+        "–" if test.spread_p is None else f"{test.spread_p:.2g}",
     ]
 
 
@@ -341,13 +344,17 @@ def _errors(found: Findings) -> str:
         if error := found.errors.get(measure.name):
             equal = "–" if error.equal_p is None else f"{error.equal_p:.2g}"
             spread = [number(value, measure.digits + 1) for value in (error.sd, error.seeds_sd)]
-            rows.append([measure.title, *spread, str(error.df), equal])
+            of = [found.errors_by_model[model].get(measure.name) for model in MAIN_MODELS]
+            by_model = [number(one and one.sd, measure.digits + 1) for one in of]
+            rows.append([measure.title, *spread, str(error.df), equal, *by_model])
     columns = ["measure", "error of a cell", "seeds", "degrees of freedom", "p of equal errors"]
+    columns += [f"with {model}" for model in MAIN_MODELS]
     note = (
         "Standard deviations over the main cells, by least squares: what is left of a cell's value once the effects of "
         "its variant with its reward model, and of its seed, are taken out (*error of a cell*), and that of the seeds' "
         "effects, which pairing takes out (*seeds*). Where *p of equal errors* (Brown and Forsythe) is small, the "
-        "pooled error is not to be trusted for that measure."
+        "pooled error is not to be trusted for that measure; with so few seeds it often misses what is there. *With* a "
+        "reward model: the error of a cell by the cells of that model alone (seeds' effects are its own then)."
     )
     sampling = _sampling_error(found.results.cells)
     if sampling is not None:

@@ -204,25 +204,27 @@ def test_a_page_of_fewer_main_seeds_than_planned_says_so_at_its_top(
     assert told is None or told in top
 
 
-@pytest.mark.parametrize("scatter", [0.0, 0.03])
-def test_what_is_decided_by_seeds_that_are_too_close_together_is_not_to_be_counted_on(tmp_path: Path, scatter: float):
-    """A difference of 0.01 with all seeds alike: decided by its own spread, unbelievable where other cells scatter."""
+def test_the_pooled_error_is_told_beside_every_verdict_and_by_reward_model(tmp_path: Path):
     random = np.random.default_rng(0)
     for variant, model in MAIN_PAIRS:
         for seed in range(1, 7):
-            close = variant in ("default", "no_trust") and model == "hackable"
-            effect = 0.0 if close else scatter * random.normal()
-            effect += 0.01 * (variant == "default" and close) + 0.0005 * seed * (variant == "default")
+            scatter = 0.05 if model == "noisy" else 0.002
+            effect = scatter * random.normal() + 0.01 * (variant == "default" and model == "oracle")
             write_cell(tmp_path, cell_lines(variant, model, seed, effect=effect, noise=0.0))
     found = findings_of(tmp_path)
-    one = next(answer for answer in found.answers if answer.claim.key == "2a")
-    told = "not to be counted on" in one.sentence
-    row = re.search(r"\| Trust weights raise accuracy \|.*", tables.as_markdown(found, {}))[0]
-    assert "**supported**" in row
-    assert "supported with" in one.sentence
-    assert told == ("not to be counted on" in row) == bool(scatter)
-    assert "smaller than 0.03" in one.sentence
-    assert "smaller than 0.03" in row
+    errors = {model: of["sampled"].sd for model, of in found.errors_by_model.items()}
+    assert errors["noisy"] > 10 * max(errors["oracle"], errors["hackable"])
+    assert min(errors.values()) < found.errors["sampled"].sd < max(errors.values())
+    one = next(answer for answer in found.answers if answer.claim.key == "1")
+    oracle, noisy = (re.search(rf"{model} \([^)]*\)", one.sentence)[0] for model in ("oracle", "noisy"))
+    assert re.search("supported with oracle .*undecided with", one.sentence)
+    assert "by the pooled error undecided" in oracle
+    assert "by the pooled error" in noisy
+    close = difference(tables.as_json(found), "default − outcome_only", "oracle", "sampled")["corrected"]["spread_p"]
+    assert close < 0.001
+    page = tables.as_markdown(found, {})
+    assert re.search(rf"\| default − outcome_only \| oracle \| .* \| {close:.2g} \|\n", page)
+    assert re.search(rf"\| accuracy, sampled \| .* \| {errors['hackable']:.4f} \|\n", page)
 
 
 def test_the_dose_of_trust_is_told_beside_its_claim(tmp_path: Path):

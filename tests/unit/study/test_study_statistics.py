@@ -183,30 +183,20 @@ def test_the_pooled_verdict_says_what_is_left():
     assert corrected_tests([SEEDS])[0].pooled_verdict("more", "less") == ""
 
 
-def test_seeds_that_lie_closer_together_than_the_pooled_error_has_them_are_told():
-    error = PooledError(0.02, 45, 0.0, 0.5)
+@pytest.mark.parametrize("cells", [2, 4])
+def test_the_p_of_a_spread_is_even_where_nothing_but_chance_is_at_work(cells: int):
     random = np.random.default_rng(7)
-    draws = random.normal(size=(400, 6)) * error.sd * 2**0.5
-    tests = [corrected_tests([draw.tolist()], error=error)[0] for draw in draws]
-    assert np.mean([test.spread_p < 0.2 for test in tests]) == pytest.approx(0.2, abs=0.05)
-    assert np.mean([test.too_close for test in tests]) < 0.03
-    close = [0.007 + 0.003 * place for place in (-1.5, -1, 0, 0.5, 1, 1)]
-    found = corrected_tests([close, close], error=error, cells=[2, 4])
-    assert found[0].too_close
-    assert found[1].spread_p < found[0].spread_p
-    assert corrected_tests([close])[0].spread_p is None
-    assert not corrected_tests([close])[0].too_close
-
-
-def test_an_interval_within_a_size_holds_none_of_that_size_on_either_side():
-    up, down, wide = corrected_tests([SEEDS, [-value for value in SEEDS], [0.1, -0.2, 0.15, 0.0, 0.1, -0.1]])
-    assert up.within(up.high + 1e-6)
-    assert not up.within(up.high)
-    assert down.within(-down.low + 1e-6)
-    assert not down.within(-down.low)
-    assert not wide.within(0.03)
-    assert not up.within(None)
-    assert not corrected_tests([[0.001]])[0].within(0.03)
+    found = []
+    for _ in range(600):
+        error = PooledError(0.02 * np.sqrt(random.chisquare(20) / 20), 20, 0.0, 0.5)
+        differences = random.normal(size=6) * 0.02 * cells**0.5
+        found.append(corrected_tests([differences.tolist()], error=error, cells=[cells])[0].spread_p)
+    assert stats.kstest(found, "uniform").pvalue > 0.01
+    close, far = ([0.007 + scale * value for value in (-1, -0.5, 0, 0.5, 1)] for scale in (0.001, 0.2))
+    error = PooledError(0.02, 20, 0.0, 0.5)
+    close, far = (corrected_tests([values], error=error, cells=[cells])[0].spread_p for values in (close, far))
+    assert close < 0.01 < 0.99 < far
+    assert corrected_tests([SEEDS])[0].spread_p is None
 
 
 def test_steps_to_an_accuracy_counts_to_the_first_mean_of_three_that_reaches_it():
