@@ -166,7 +166,7 @@ def test_a_difference_with_a_censored_seed_has_a_mean_and_no_more(tmp_path: Path
     assert difference(lines, "default − no_trust", "oracle", "area")["corrected"]["low"] is not None
     row = re.search(r"\| default − no_trust \| oracle \| 3 \| [^|]* \| censored \|.*", tables.as_markdown(found, {}))[0]
     assert "[" not in row
-    assert row.endswith("| censored | – |")
+    assert row.endswith("| censored | – | – |")
 
 
 def test_the_plan_is_the_grid_of_the_studys_file():
