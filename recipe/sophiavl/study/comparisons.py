@@ -50,6 +50,7 @@ PLAN: tuple[Pair, ...] = (
     *((DEFAULT, model) for model in _OTHER_MODELS),
     *((NO_TRUST, model) for model in _BAD_MODELS),
     *((variant, model) for variant in _OTHER_VARIANTS for model in (ORACLE, "hackable")),
+    ("uniform_outcome_only", "confident"),  # after a first look at confident
 )
 
 
