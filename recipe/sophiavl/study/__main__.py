@@ -64,7 +64,7 @@ def _run(given: argparse.Namespace) -> int:
         check_study(study)
         for cell in study.cells():
             print(f"{'would make' if cell in left else 'made':10}  {cell.name}")
-        print(f"{len(study.cells()) - len(left)} of {len(study.cells())} runs are made")
+        print(f"{len(study.cells()) - len(left)} of {len(study.cells())} runs are made, {len(left)} would be")
         return DONE
     found = runner.run(
         given.study,

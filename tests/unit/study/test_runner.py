@@ -15,6 +15,7 @@ import yaml
 
 from recipe.sophiavl.study import run_config, runner
 from recipe.sophiavl.study.__main__ import main
+from recipe.sophiavl.study.grid import load_study
 from recipe.sophiavl.validation import SettingsError
 
 # Makes the first run that is missing, each in a process of its own where --most says so; `behaviour` may interfere.
@@ -155,7 +156,11 @@ def test_what_is_left_is_listed_and_nothing_started(
     told = capsys.readouterr().out
     assert "made        a.oracle.1" in told
     assert "would make  b.oracle.2" in told
-    assert "1 of 5 runs are made" in told
+    assert "1 of 5 runs are made, 4 would be" in told
+    for cell in load_study(study).cells():
+        (results / f"{cell.name}.jsonl").write_text("made")
+    assert main(["run", str(study), "--results", str(results), "--dry-run"]) == 0
+    assert "5 of 5 runs are made, 0 would be" in capsys.readouterr().out
 
 
 def test_what_a_worker_finds_wrong_with_the_study_ends_it(
